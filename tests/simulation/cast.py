@@ -54,6 +54,8 @@ def start_actors(world: World, others: trio.Nursery, busy: trio.Nursery) -> None
         busy.start_soon(world.files.change, seconds)
     if features.small_shares:
         others.start_soon(run_room_maker, world)
+    if features.full_quarantine:
+        others.start_soon(world.fillers.run)
     if features.health_checks:
         others.start_soon(run_health_checks, world)
         busy.start_soon(run_drains, world, seconds)
@@ -65,6 +67,8 @@ def start_actors(world: World, others: trio.Nursery, busy: trio.Nursery) -> None
         others.start_soon(run_silent_agent, world)
     if features.floods:
         busy.start_soon(world.floods.run, seconds)
+    if features.at_once:
+        others.start_soon(world.at_once.run, seconds)
     if features.small_quota:
         others.start_soon(world.quota.run_operator)
     if features.small_events:

@@ -4,7 +4,7 @@ from docs/guarantees.md, not from the code."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 from typing import Any, Final
@@ -53,6 +53,12 @@ def _read(body: bytes) -> tuple[str | None, dict[str, Any]]:
     return document.pop("agent", {}).get("id"), document
 
 
+@define
+class _AtOnce:
+    bodies: Sequence[Mapping[Key, Mapping[str, Any]]]
+    whole: bool
+
+
 class DocumentModel:
     """One agent's documents. ``apply`` is called for each operation in the order it was made; what the index has to
     hold is known for every document without an operation that isn't acknowledged yet."""
@@ -67,6 +73,7 @@ class DocumentModel:
         self.replayable: dict[Key, list[Mapping[str, Any]]] = {}
         #: Whose, and what the index held, when that was as it has to be: until an operation is made or acknowledged.
         self._right: tuple[str, Mapping[Key, bytes]] | None = None
+        self._at_once: dict[str, _AtOnce] = {}  # by module
 
     def apply(self, operation: Operation) -> None:
         self._right = None
@@ -85,6 +92,25 @@ class DocumentModel:
         else:
             self.documents[key] = merged(self.documents.get(key, {}), operation.data or {})
 
+    def at_once(self, bodies: Sequence[Sequence[Operation]], *, whole: bool) -> None:
+        """Of bodies that were sent at once, each with the same documents, nobody knows yet which was the last; each
+        is the last as a whole (``whole``), or of each document any may be."""
+        of_bodies = [{each.key: dict(each.data or {}) for each in body} for body in bodies]
+        self._at_once[bodies[0][0].module] = _AtOnce(of_bodies, whole)
+
+    def _settle(self, held: Mapping[Key, bytes]) -> Iterator[str]:
+        """Once all of them are acknowledged it is seen which was the last."""
+        for module, sent in list(self._at_once.items()):
+            if any(self.open.get(key) for key in sent.bodies[0]):
+                continue
+            there = {key: _read(held[key])[1] for key in sent.bodies[0] if key in held}
+            del self._at_once[module]
+            if sent.whole and there not in sent.bodies:
+                yield f"of bodies that came at once none was the last: there is {there}"
+            if strange := [key for key, value in there.items() if all(value != body[key] for body in sent.bodies)]:
+                yield f"{strange} are of none of the bodies that came at once: there is {there}"
+            self.documents |= there
+
     def acknowledge(self, operation: Operation) -> None:
         if not operation.acknowledged:
             self._right = None
@@ -96,7 +122,7 @@ class DocumentModel:
         change later."""
         if self._right == (uuid, held):
             return []
-        found = []
+        found = list(self._settle(held))
         for key in {*self.documents, *held}:
             if self.open.get(key):
                 continue

@@ -64,7 +64,7 @@ class _Errors(logging.Handler):
             return
         if "the quota is reached" in text and world.plan.features.small_events:
             return
-        if "its log is damaged" in text and world.had_cause(60.0, POWER):
+        if "its log is damaged" in text and world.had_cause(60.0, (*POWER, *DISK)):
             return
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"

@@ -15,6 +15,7 @@ from attrs import evolve
 from tests.simulation.actors.agents import SimAgent
 from tests.simulation.actors.enrolment import OPERATOR, password_hash
 from tests.simulation.actors.keys import key_hash
+from tests.simulation.actors.room import Fillers
 from tests.simulation.cast import start_actors
 from tests.simulation.checks import service as checks
 from tests.simulation.checks.event_quota import EventQuota
@@ -28,8 +29,10 @@ from tests.simulation.checks.supervision import watch_supervisors
 from tests.simulation.checks.tail import Tail
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
+from tests.simulation.loads.at_once import AtOnce
 from tests.simulation.loads.crowd import Crowd
 from tests.simulation.loads.floods import Floods
+from tests.simulation.loads.in_flight import InFlight
 from tests.simulation.model import CommandLife
 from tests.simulation.nodes.agent_files import AgentFiles
 from tests.simulation.nodes.network import Balancer, Connection
@@ -37,7 +40,15 @@ from tests.simulation.nodes.node import STOP_BOUND, Node
 from tests.simulation.nodes.process import Process
 from tests.simulation.nodes.token_keys import SigningKeys
 from tests.simulation.plans.faults import BACKUPS, POWER, SUDDEN, TOLD, Fault
-from tests.simulation.plans.limits import SHORT_TIMES, changed, set_limits, with_pauses, with_rates, with_route_limits
+from tests.simulation.plans.limits import (
+    SHORT_TIMES,
+    changed,
+    set_limits,
+    with_pauses,
+    with_rates,
+    with_route_limits,
+    with_totals,
+)
 from tests.simulation.plans.plan import Plan
 from tests.simulation.stores.embedded import EmbeddedStores
 from tests.simulation.stores.engine import SimEngine
@@ -86,6 +97,7 @@ class World(InjectedFaults):
         enrollment = Enrollment(users={OPERATOR: password_hash()}) if plan.features.enrols else None
         limits = with_route_limits(api.limits) if plan.features.route_limits else api.limits
         limits = with_rates(api.limits) if plan.features.floods else limits
+        limits = with_totals(limits) if plan.features.total_limits else limits
         self.config = Config(
             evolve(
                 with_pauses(api, plan.seed) if plan.features.hard_starts else api,
@@ -127,6 +139,7 @@ class World(InjectedFaults):
         #: Payloads that an operator dropped from the quarantine, and when room was made there last.
         self.dropped: list[bytes] = []
         self.room_made_at = -1e9
+        self.fillers = Fillers(self)
         self.ending = False
         self.pruned = Pruned(self)
         self.quota = DocumentQuota(self)
@@ -134,6 +147,8 @@ class World(InjectedFaults):
         self.tail = Tail(self)
         self.crowd = Crowd(self)
         self.floods = Floods(self)
+        self.at_once = AtOnce(self)
+        self.in_flight = InFlight(self)
 
     def agents_clock(self) -> float:
         return EPOCH + trio.current_time()

@@ -37,6 +37,8 @@ __all__ = ["SimAgent"]
 
 #: Requests of an agent in each second in which what faults have left isn't served yet, besides those that are left.
 ASKS = 0.8
+#: Likewise, where all of them together may ask for little: those that are left need most of it.
+ASKS_OF_LITTLE = 0.2
 
 
 class Ledger(Outbox):
@@ -167,11 +169,11 @@ class SimAgent:
             if self.world.plan.together:
                 await sleep_until_next_tick(2.0)
             if self.rng.random() < 0.05 and self.client.token is not None:
-                await self._fetch(self.rng.choice(list(FILES)))
+                await self.fetch(self.rng.choice(list(FILES)))
             features = self.world.plan.features
             fetches = (features.set_groups or features.changing_files) and self.client.token is not None
             if fetches and self.rng_more.random() < 0.3:
-                await self._fetch(self.rng_more.choice(list(FILES)))
+                await self.fetch(self.rng_more.choice(list(FILES)))
             scans = features.scans and self._asking is not None and self.client.token is not None
             if scans and self.rng_more.random() < 0.3:
                 self._asking.start_soon(scan, self)
@@ -188,8 +190,9 @@ class SimAgent:
     async def ask_on(self) -> None:
         """Until cancelled: for what it has a right to at any time, and by which nothing is left to be served."""
         rng = self.rng_more
+        often = ASKS_OF_LITTLE if self.world.plan.features.total_limits else ASKS
         while True:
-            await trio.sleep(rng.expovariate(ASKS))
+            await trio.sleep(rng.expovariate(often))
             if self.client.token is None:
                 continue
             chance = rng.random()
@@ -197,7 +200,7 @@ class SimAgent:
                 if chance < 0.25:
                     await self.client.authenticate()
                 elif chance < 0.5:
-                    await self._fetch(rng.choice(list(FILES)))
+                    await self.fetch(rng.choice(list(FILES)))
                 elif chance < 0.65 and (ended := [each for each in self.commands if self._has_reported(each)]):
                     await self.client.post_stateful([command_report(rng.choice(ended), rng.choice([0, 1]), "later")])
                 else:
@@ -225,7 +228,7 @@ class SimAgent:
         if (await self.client.post_stateful([event])).status == 200:
             model.acknowledge(operation)
 
-    async def _fetch(self, name: str) -> None:
+    async def fetch(self, name: str) -> None:
         """It is given the files of its own groups, whole, and no others."""
         began = trio.current_time()
         try:
@@ -339,7 +342,7 @@ class SimAgent:
     def _check_order(self, life: CommandLife) -> None:
         """Those that were sent to it in an order come in that, also where one reply doesn't hold them: unless a fault
         gave one back, or somebody else polls in its name."""
-        if self.copy is not None or self.thieves:
+        if self.copy is not None or self.thieves or self in self.world.at_once.twice:
             return
         for earlier in self.world.commands.values():
             before = earlier.agent == self.uuid and 0 < earlier.number < life.number

@@ -15,9 +15,9 @@ import trio
 from attrs import define
 
 from tests.simulation.actors.keys import KEYS, REVOCATION
-from tests.simulation.actors.room import is_share_full
+from tests.simulation.actors.room import is_no_room
 from tests.simulation.determinism import EPOCH
-from tests.simulation.plans.faults import CALLS, DISK, MORE_NODES, NODES, UNSERVED
+from tests.simulation.plans.faults import BUSY, CALLS, DISK, MORE_NODES, NODES, UNSERVED
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
@@ -144,10 +144,11 @@ class SimClient(AgentClient):
     async def request(self, method: str, path: str, body: bytes | None = None, **options: Any) -> Reply:
         world, place = self.world, f"{method} {path.removeprefix('/api/v1/')}"
         world.requests += 1
-        world.floods.note(self.uuid, place)
         ahead = self.token is not None and made_at(self.token) > world.agents_clock() + 1
         world.trace.add(self.name, f"{place} {'' if body is None else len(body)}")
         number, began, keys = next(self._numbers), trio.current_time(), self.token_keys
+        asked = world.in_flight.begin(self.uuid, place, is_upload=self.chunked and body is not None)
+        reply: Reply | None = None
         token = "" if place == "POST authentication" else self.token or ""
         signed_by = key_of(token)
         poll: OpenPoll | None = None
@@ -172,6 +173,7 @@ class SimClient(AgentClient):
             raise
         finally:
             self.polls.pop(number, None)
+            world.in_flight.end(asked, None if reply is None else reply.status, made[-1] if made else None)
             self._check_in_time(place, made)
         world.trace.add(self.name, f"{place} -> {reply.status}")
         old_key = keys != self.keys and place != "POST authentication"
@@ -192,11 +194,13 @@ class SimClient(AgentClient):
         refusable = ahead or old_key or ended or self.is_being_rekeyed
         if reply.status in (429, 503) and not (reply.header("retry-after") or "").isdecimal():
             raise Violation("replies", f"{self.name}: {place} -> {reply.status}, and isn't told when to come again")
-        if reply.status == 503 and body is not None and is_share_full(world, self.uuid, body, began):
+        if reply.status == 503 and body is not None and is_no_room(world, self.uuid, place, body, began):
             world.trace.strike("full share", place, self.name)
             return reply
         quota = world.quota_of(place)
         if reply.status == 503 and quota is not None and body is not None and quota.has_refused(self.uuid, body):
+            return reply
+        if reply.status == 429 and world.in_flight.may_be_too_many(asked, self.name):
             return reply
         self._check(place, reply, refusable or self._may_be_unknown(place, began))
         return reply
@@ -258,24 +262,12 @@ class SimClient(AgentClient):
         if status >= 500 and (status != 503 or not self.world.had_cause(45.0, unserved)):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and self.world.holds_up_requests()
-        excused = cause or refusable or self.world.plan.features.small_shares
-        if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and excused):
+        if status in (401, 403) and refusable:
             return
-        if status == 429 and self.world.plan.features.floods and self.world.floods.may_be_too_many(self.uuid, place):
-            return
-        if status == 429 and self.world.plan.features.route_limits and self._has_others(place):
-            return
-        # Bodies of an unknown length are large ones: scans' hold their agent's places while the engine is late.
-        if status == 429 and cause and self.world.plan.features.scans and place.startswith("POST"):
-            return
+        if status == 429 and place == "POST vulnerability/scan" and self.world.had_cause(45.0, BUSY):
+            return  # the engine's own
         if status < 500 and not (slow and cause):
             raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
-
-    def _has_others(self, place: str) -> bool:
-        """Whether more of its agent's requests may be under way: earlier ones without an answer, a copy's, a thief's,
-        or scans, which it asks for at any moment."""
-        alone = any(list(agent.clients) == [self] for agent in self.world.agents)
-        return place.endswith("scan") or not alone or self.world.had_cause(100.0)
 
     async def authenticate(self) -> Reply:
         if (token := self._first_token) is not None:

@@ -66,9 +66,11 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         )
         data = head.encode() + b"\r\n" + body + (b"GET /api/v1/ HTTP/1.1\r\n\r\n" if rng.random() < 0.2 else b"")
         world.requests += 1
+        asked = world.in_flight.begin(uuid, f"POST {path}", is_upload=False)
         try:
             stream = await world.balancer.connect(name)
         except OSError:
+            world.in_flight.end(asked, None, None)
             continue
         answer = b""
         with trio.move_on_after(rng.uniform(0.5, 5)):
@@ -81,6 +83,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
                 pass
         await trio.aclose_forcefully(stream)
         status = answer[9:12]
+        world.in_flight.end(asked, int(status) if status.isdigit() else None, None)
         world.trace.add(name, f"POST {path} -> {status.decode('latin-1')}")
         # While an indexer's registry can't be read, a token that was signed here is taken.
         unread = token == of_another_key and world.plan.stores == "indexer" and world.had_cause(30.0, UNREAD)

@@ -196,13 +196,13 @@ def _unheard(logger: logging.Logger) -> Iterator[None]:
         logger.removeFilter(nothing)
 
 
-def check_left(folder: Path, *, was_cut: bool) -> None:
+def check_left(folder: Path, *, tears_logs: bool) -> None:
     """When all processes have ended there are no files but those of the state, and none that the quarantine doesn't
-    know. After a power cut (``was_cut``) a log that was torn in its middle is kept."""
+    know. After a power cut, or writes that failed (``tears_logs``), a log that was torn in its middle is kept."""
     known = {bytes(name).decode() for (name,) in _rows(folder / "quarantine/quarantine.db", _FILES)}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
-        if was_cut and _KEPT_LOG.fullmatch(path.name):
+        if tears_logs and _KEPT_LOG.fullmatch(path.name):
             continue
         if path.is_file() and not _STATE.fullmatch(name) and path.name not in known:
             raise Violation("leaks", f"{name} is left")

@@ -36,7 +36,7 @@ async def check_last_groups(world: World) -> None:
     for agent in world.agents:
         came = agent.groups.came
         unsure = any(change.document_id in twice | world.stores.excused for change in came)
-        if not came or unsure or agent.copy is not None or agent.thieves or agent.away:
+        if not came or unsure or agent.copy is not None or agent.thieves or agent.away or agent in world.at_once.twice:
             continue
         if (now := frozenset(groups[agent.uuid])) != came[-1].groups:
             raise Violation("last groups", f"{agent.name} was told to go to {came[-1]}, and is in {sorted(now)}")

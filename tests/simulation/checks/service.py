@@ -17,6 +17,7 @@ from tests.simulation.actors.client import OpenPoll, is_held_up
 from tests.simulation.checks.leavings import check_room
 from tests.simulation.checks.pruning import check_documents_left
 from tests.simulation.determinism import EPOCH
+from tests.simulation.loads.at_once import check_one_poll
 from tests.simulation.model import CommandLife
 from tests.simulation.plans.faults import CLOCKS
 from tests.simulation.plans.limits import POLL_TIMEOUTS
@@ -66,6 +67,7 @@ async def watch(world: World) -> None:
             if (stored := commands.get(document_id)) is not None:
                 _check_in_time(world, life, stored)
                 life.ended = life.ended or stored.status == "failed"
+        world.in_flight.check_sending()
         if world.plan.features.small_shares:
             _check_shares(world)
         if world.plan.features.small_quota:
@@ -89,6 +91,8 @@ async def watch(world: World) -> None:
 
 
 def _check_shares(world: World) -> None:
+    if any(used > world.plan.quarantine for used in world.stores.quarantine_used(None)):
+        raise Violation("budgets", f"a quarantine of {world.plan.quarantine} bytes has more")
     for agent in world.agents:
         for used in world.stores.quarantine_used(agent.uuid):
             if used > world.plan.quarantine // AGENT_SHARE:
@@ -109,6 +113,7 @@ async def watch_polls(world: World) -> None:
                 told.setdefault(process, now)
         _check_taken(world, now)
         for agent in world.agents:
+            check_one_poll(world, agent)
             for client, poll in agent.polls:
                 # It may have waited for a worker, and what a thief begins is answered in a while.
                 taken = None if poll.connection is None else poll.connection.taken
@@ -222,6 +227,8 @@ async def open_ends(world: World) -> list[str]:
         return found
     if world.crowd.left:
         return [f"{len(world.crowd.left)} of a crowd aren't in"]
+    if world.at_once.left:
+        return [f"{world.at_once.left} bodies that were sent at once aren't taken"]
     try:
         commands = await world.stores.commands()
     except BackendUnavailable as error:
@@ -246,6 +253,7 @@ async def open_ends(world: World) -> list[str]:
 async def check_end(world: World) -> None:
     documents, quarantined = await world.stores.documents(), await world.stores.quarantined()
     _check_documents(world, documents)
+    world.fillers.check(quarantined)
     for agent in world.agents:
         _check_quarantine(world, quarantined, documents, agent)
     taken = world.stores.bodies()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -11,10 +10,9 @@ from uuid import UUID
 
 import trio
 
-from tests.simulation.actors.client import SILENCING, SimClient
+from tests.simulation.actors.client import SimClient
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.operators import insist
-from tests.simulation.plans.limits import AGENT_BURST, AGENT_RATE
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.errors import AgentExists
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
@@ -27,35 +25,21 @@ __all__ = ["Floods"]
 #: Requests at once, and seconds between two such floods.
 _AT_ONCE: Final = 60
 _EACH: Final = 4.0
-#: By what requests come at another moment than they were sent at, seconds later at most.
-_DELAYED: Final = (*SILENCING, "far", "split", "hang worker")
-_LATE: Final = 60.0
 
 
 class _Flooder(SimClient):
-    """Whatever it is told is right."""
+    """It does ask too often."""
 
-    def _check(self, place: str, reply: Reply, refusable: bool) -> None: ...
+    def _check(self, place: str, reply: Reply, refusable: bool) -> None:
+        if reply.status != 429:
+            super()._check(place, reply, refusable)
 
 
 class Floods:
-    """What agents ask for, and who does too often."""
+    """Who asks too often."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._asked: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-
-    def note(self, agent_id: str, place: str) -> None:
-        """A request is made; ``place``: method and path."""
-        self._asked[agent_id, _route(place)].append(trio.current_time())
-
-    def may_be_too_many(self, agent_id: str, place: str) -> bool:
-        """Whether an agent may have asked more often than it may, if all of it came to one worker."""
-        if self._world.had_cause(_LATE, _DELAYED):
-            return True
-        now = trio.current_time()
-        asked = reversed(self._asked[agent_id, _route(place)])
-        return any(count > AGENT_BURST + AGENT_RATE * (now - when) for count, when in enumerate(asked, 1))
 
     async def run(self, until: float) -> None:
         """Floods nodes with requests for a file."""
@@ -80,8 +64,6 @@ class Floods:
     async def _ask(self, client: SimClient) -> None:
         with suppress(ExchangeFailed):
             reply = await client.get_file("default.conf")
+            if reply.status in (401, 403):
+                client.token = None
             self._world.trace.strike("flood", f"{reply.status}", "files")
-
-
-def _route(place: str) -> str:
-    return place.partition("?")[0]

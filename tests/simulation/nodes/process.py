@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +52,8 @@ class Process:
         self.link: Link  # the supervisor's end
         self.worker: Worker | None = None  # once it listens
         self.reading = 0  # the number of its configuration, once it has it
+        self._sending = Counter[str]()
+        self.most_of_agent = self.most_sent = 0  # bodies at once, of one agent and of all
         self._served = math.inf  # since when, until it is told to stop, hangs or dies
         self._awake = trio.Event()
         self._awake.set()
@@ -102,6 +104,17 @@ class Process:
             self._awake.set()
             self._served = max(self._served, trio.current_time())
 
+    @contextmanager
+    def sending(self, agent_id: str) -> Iterator[None]:
+        """A body of an agent is given to the engine while the block runs."""
+        self._sending[agent_id] += 1
+        self.most_of_agent = max(self.most_of_agent, self._sending[agent_id])
+        self.most_sent = max(self.most_sent, self._sending.total())
+        try:
+            yield
+        finally:
+            self._sending[agent_id] -= 1
+
     async def passable(self) -> None:
         """At every seam: returns when the process lives and runs."""
         if not self._awake.is_set():
@@ -135,10 +148,14 @@ class Seam:
         async def call(*args: Any, **options: Any) -> Any:
             # Look-ups of one agent end in order: a store that is slow to know it is so for all of its requests.
             async with self._turns[args[0]] if place == "agents.lookup" else nullcontext():
-                return await self._call(place, lambda: method(*args, **options))
+                with self._counted(place, options):
+                    return await self._call(place, lambda: method(*args, **options))
 
         setattr(self, name, call)
         return call
+
+    def _counted(self, place: str, options: Mapping[str, Any]) -> AbstractContextManager[None]:
+        return self._process.sending(options["agent_id"]) if place == "engine.send_events" else nullcontext()
 
     async def _call(self, place: str, apply: Callable[[], Awaitable[T]]) -> T:
         process, world = self._process, self._process.world

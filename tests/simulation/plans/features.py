@@ -63,6 +63,9 @@ class Features:
     floods: bool = False  # an agent asks far more often than it may, by the rates that all have
     silent_agent: bool = False  # it takes commands and reports on none, and a clock is ahead until faults end
     engine_busy: bool = False  # it has too much to do, and says so
+    at_once: bool = False  # agents send several requests at once, also a second poll and log-ins
+    total_limits: bool = False  # requests of all agents together are limited, by rates and in flight
+    full_quarantine: bool = False  # others' events have filled all of it, until an operator drops them
     health_checks: bool = False  # balancers ask whether nodes are ready, which an operator drains now and then
 
     hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
@@ -128,6 +131,9 @@ _LATER_SHARES: Final = {
     "floods": 0.12,
     "silent_agent": 0.12,
     "hard_starts": 0.25,
+    "at_once": 0.25,
+    "full_quarantine": 0.12,
+    "total_limits": 0.12,
 }
 
 
@@ -141,6 +147,10 @@ def with_needed(features: Features, stores: str) -> Features:
     """What features need besides, and what would hide what they are for."""
     if features.dies_with_rights:
         features = evolve(features, many_posts=True)
+    if features.full_quarantine:
+        features = evolve(features, small_shares=True)
+    if features.at_once:
+        features = _with_at_once(features)
     if features.floods:
         features = evolve(features, route_limits=False)
     if features.revokes_copies:
@@ -179,3 +189,13 @@ def with_needed(features: Features, stores: str) -> Features:
     if features.dies_with_claims:
         features = evolve(features, last_words=True, limits_change=False, fails_last=False)
     return features
+
+
+def _with_at_once(features: Features) -> Features:
+    """Several bodies of an agent at once are what a share of the events is for; and where what nothing ends is waited
+    for, a second poll ends it."""
+    waits = (features.set_back, features.fails_last, features.dies_with_claims, features.crossed_notes)
+    waits = (*waits, features.dies_with_rights, features.revokes_copies)
+    if any(waits):
+        return evolve(features, at_once=False)
+    return evolve(features, small_events=features.small_events or features.tails)

@@ -46,6 +46,7 @@ __all__ = [
     "with_pauses",
     "with_rates",
     "with_route_limits",
+    "with_totals",
 ]
 
 #: Bytes of one body's events where a quarantine's shares are small: eight events, each of 850 bytes there.
@@ -79,6 +80,8 @@ _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequ
     "large_commands": [((command_json,), "LARGEST_REPLY", (700, 1500))],  # of three commands or more
     "payload_files": [((rows, store), "INLINE_BYTES", (40, 130))],
     "small_bodies": [((bodies,), "FREE_BYTES", (0, 200))],
+    # Of bodies at once some are written in pieces, between which others would come.
+    "at_once": [((events,), "_SMALL_PACKET_BYTES", (200, 65_536)), ((events,), "_PIECE_EVENTS", (1, 2))],
     # Of a few bodies, some of them files; the one that may go beyond it is what nearly all rely on.
     "prunes": [((pruning,), "DAY", (DAY,)), ((pruning,), "INTERVAL", (1, 2)), ((pruning,), "ROWS", (1, 3))],
     "small_room": [
@@ -133,6 +136,13 @@ def with_pauses(api: CommunicationsApi, seed: int) -> CommunicationsApi:
     """Before and while a node stops."""
     rng = Random(f"pauses {seed}")
     return evolve(api, shutdown=Shutdown(delay=rng.choice([0.0, 0.0, 2.0]), spread=rng.choice([0.0, 0.0, 3.0])))
+
+
+def with_totals(limits: Limits) -> Limits:
+    """Less than all agents together ask for at times; polls, which are there all the time, aren't limited."""
+    routes = ("stateless", "stateful", "files", "scan")
+    few = {name: evolve(getattr(limits.routes, name), rate=3.0, burst=4, requests=3) for name in routes}
+    return evolve(limits, routes=evolve(limits.routes, **few))
 
 
 def set_limits(limits: Mapping[str, int]) -> None:

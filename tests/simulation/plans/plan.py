@@ -129,7 +129,15 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         faults.append(evolve(fault, seconds=min(fault.seconds, seconds - fault.start)))
     # What features wait for needs processes that live for a while.
     is_calm = outlasts_polls or (shares_claims and Random(f"calm {seed}").random() < 0.5)
-    left_out = (*(RESTARTS if is_calm else ()), *(UNSERVED if features.only_reloads else ()))
+    # Whose each file is has to be known all the time where what comes at once is judged by an agent's share.
+    is_known = features.at_once and features.small_events and Random(f"known {seed}").random() < 0.6
+    if is_known:
+        features = evolve(features, limits_change=False)
+    left_out = (
+        *(RESTARTS if is_calm else ()),
+        *((*ENDS, *POWER) if is_known else ()),
+        *(UNSERVED if features.only_reloads else ()),
+    )
     faults = [each for each in faults if each.kind not in left_out]
     if features.only_hangs:
         faults = [each for each in faults if each.kind == "hang worker"]
@@ -152,7 +160,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3 and not features.revokes_copies,
         rekeys=rng.random() < 0.4 or features.earlier_keys,
-        removals=(rng.random() < 0.4 and not features.prunes) or features.removes_amid_faults,
+        removals=((rng.random() < 0.4 and not features.prunes) or features.removes_amid_faults) and not is_known,
         copies=(rng.random() < 0.4 or shares_claims or features.revokes_copies or features.dies_with_rights)
         and not (features.set_back or features.crossed_notes),
         # What is held up arrives after what its agent sent again.

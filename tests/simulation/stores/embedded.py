@@ -33,6 +33,7 @@ from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.config.models import Config, EmbeddedEvents
+from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ class EmbeddedStores:
                     yield
                     self._end = True
                     self._closing.set()
-                check_left(self.folder, was_cut=world.power_went > 0)
-                if not any(fault.kind in DISK for fault in world.plan.faults):
+                fails = any(fault.kind in DISK for fault in world.plan.faults)
+                check_left(self.folder, tears_logs=fails or world.power_went > 0)
+                if not fails:
                     check_whole(self._config)
                 async for said in check_damages(self._config, self._rng, world.plan.damages):
                     world.trace.strike("damage", said, "disk")
@@ -360,12 +362,16 @@ class EmbeddedStores:
                 found.append((entry.agent_id, got[1].payload))
         return found
 
-    def quarantine_used(self, agent_id: str) -> Sequence[int]:
+    def quarantine_used(self, agent_id: str | None) -> Sequence[int]:
         reader = self._quarantine._database._connections.loop_reader
         if reader is None:
             return []
-        query = "SELECT sum(size) FROM entries WHERE agent_id = ? AND overtaken_at IS NULL"
+        query = "SELECT sum(size) FROM entries WHERE overtaken_at IS NULL AND agent_id = ifnull(?, agent_id)"
         return [row[0] or 0 for row in reader.execute(query, (agent_id,))]
+
+    async def quarantine(self, rejected: Sequence[Rejected]) -> None:
+        async with self.used():
+            await self._quarantine.add(rejected)
 
     async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
         async with self.used():

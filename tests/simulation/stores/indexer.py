@@ -25,6 +25,7 @@ from wazuh_comms_trio.backends.memory.engine import MemoryFiles
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerCommands, IndexerHost
+from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
@@ -185,8 +186,11 @@ class IndexerStores:
     async def quarantined(self) -> list[tuple[str, bytes]]:
         return self.quarantines.rejected()
 
-    def quarantine_used(self, agent_id: str) -> Sequence[int]:
+    def quarantine_used(self, agent_id: str | None) -> Sequence[int]:
         return self.quarantines.used(agent_id)
+
+    async def quarantine(self, rejected: Sequence[Rejected]) -> None:
+        await self.quarantines.add(rejected)
 
     async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
         return await self.quarantines.drop_of(agent_id)

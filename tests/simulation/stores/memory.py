@@ -16,6 +16,7 @@ from wazuh_comms_trio.backends.memory.commands import MemoryCommands
 from wazuh_comms_trio.backends.memory.engine import MemoryFiles
 from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryEvents, MemoryPresence
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
@@ -253,8 +254,11 @@ class MemoryStores:
     async def quarantined(self) -> list[tuple[str, bytes]]:
         return self.quarantines.rejected()
 
-    def quarantine_used(self, agent_id: str) -> Sequence[int]:
+    def quarantine_used(self, agent_id: str | None) -> Sequence[int]:
         return self.quarantines.used(agent_id)
+
+    async def quarantine(self, rejected: Sequence[Rejected]) -> None:
+        await self.quarantines.add(rejected)
 
     async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
         return await self.quarantines.drop_of(agent_id)

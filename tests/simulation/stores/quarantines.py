@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.cli.replay import Replay
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.quarantine.interface import Quarantine
+from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
@@ -61,8 +61,13 @@ class MemoryQuarantines:
     def rejected(self) -> list[tuple[str, bytes]]:
         return [(each.agent_id, each.payload) for kept in self.all() for each in kept.rejected]
 
-    def used(self, agent_id: str) -> Sequence[int]:
-        """Bytes of an agent's share, of each node."""
+    async def add(self, rejected: Sequence[Rejected]) -> None:
+        """To each node's."""
+        for kept in self.all():
+            await kept.add(rejected)
+
+    def used(self, agent_id: str | None) -> Sequence[int]:
+        """Bytes of an agent's share, or of all, of each node."""
         return [kept._bytes(agent_id) for kept in self.all()]
 
     async def drop_of(self, agent_id: str) -> Sequence[bytes]:

@@ -225,22 +225,28 @@ class AgentProgram:
             if reply is None or not 200 <= reply.status < 300:
                 await self._sleep_after(reply)
                 continue
-            try:
-                commands = list(reply.json().get("commands") or ())
-            except (ValueError, AttributeError, TypeError):
-                self.polling_died = f"{reply.status} {reply.body[:100]!r}"
+            if not await self.take(reply):
                 return
-            for command in commands:
-                self.commands.append(command)
-                document_id = command["document_id"]
-                if document_id in self.kept_commands:
-                    code, message = FAILURE, "the command can't be stored: it is there"
-                else:
-                    self.kept_commands.add(document_id)
-                    code, message = await self.execute(command)
-                self.stateful.add(command_report(document_id, code, message))
-            self._tell()
             await trio.sleep(AFTER_SUCCESS)
+
+    async def take(self, reply: Reply) -> bool:
+        """Carries out and reports what a poll's reply brought. False: polling has died of it."""
+        try:
+            commands = list(reply.json().get("commands") or ())
+        except (ValueError, AttributeError, TypeError):
+            self.polling_died = f"{reply.status} {reply.body[:100]!r}"
+            return False
+        for command in commands:
+            self.commands.append(command)
+            document_id = command["document_id"]
+            if document_id in self.kept_commands:
+                code, message = FAILURE, "the command can't be stored: it is there"
+            else:
+                self.kept_commands.add(document_id)
+                code, message = await self.execute(command)
+            self.stateful.add(command_report(document_id, code, message))
+        self._tell()
+        return True
 
     async def _sleep_after(self, reply: Reply | None) -> None:
         """Sleeps after a failure."""
