@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import apsw
 import msgspec
+from attrs import frozen
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded.agents import next_group_turn, set_groups
@@ -29,6 +30,8 @@ COLUMNS: Final = "id, target_type, target_id, status, created_at, sent_at, timeo
 _ESSENTIAL: Final = "id, target_type, target_id, status, created_at, sent_at, timeout"
 #: A command that may be claimed, and then delivered.
 FREE: Final = "status = 'pending' AND owner IS NULL"
+#: What the commands of one claim take as text, about: as much as one reply. As values they may be five times that.
+CLAIM_BYTES: Final = 8_000_000
 #: An unclaimed command whose time is over.
 OVERDUE: Final = "due_at IS NOT NULL AND owner IS NULL AND due_at < :now"
 
@@ -163,25 +166,38 @@ def select_for_change(connection: apsw.Connection, document_id: str) -> Command 
         return read_row(connection, "commands", _ESSENTIAL, document_id, _decode_essential)
 
 
-def read_taken(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[list[Command], list[DocumentUnreadable]]:
-    """Reads the commands that were claimed, in this order, and gives each that changes its agent's groups its turn.
-    One that can't be read ends as failed: it holds up no other. What one says that says the same as the one before, as
-    the children of a group's command do, is in memory once."""
+@frozen
+class Taken:
+    """``left``: agents some of whose commands were too much for one claim."""
+
+    commands: list[Command]
+    unreadable: list[DocumentUnreadable]
+    left: set[str]
+
+
+def take(connection: apsw.Connection, free: Sequence[tuple[int, str]], owner: str) -> Taken:
+    """Claims commands that are free, in this order, each a number and its agent, until they are ``CLAIM_BYTES`` in
+    memory; gives each that changes its agent's groups its turn. One that can't be read ends as failed: it holds up no
+    other. What one says that says the same as the one before, as the children of a group's command do, is in memory
+    once."""
     commands: list[Command] = []
-    decode = _SharingDecoder().decode
+    decoder = _SharingDecoder()
     unreadable: list[DocumentUnreadable] = []
-    for number in with_pauses(numbers):
-        for found in read_rows(connection, "commands", COLUMNS, "WHERE no = ?", (number,), decode):
+    for position, (number, _) in enumerate(with_pauses(free)):
+        if decoder.decoded_size >= CLAIM_BYTES:
+            return Taken(commands, unreadable, {agent_id for _, agent_id in free[position:]})
+        for found in read_rows(connection, "commands", COLUMNS, "WHERE no = ?", (number,), decoder.decode):
             if not isinstance(found, DocumentUnreadable):
                 commands.append(found)
+                connection.execute("UPDATE commands SET owner = ?, offered = 1 WHERE no = ?", (owner, number))
                 give_group_turn(connection, found)
                 continue
             unreadable.append(found)
             connection.execute(
-                "UPDATE commands SET status = 'failed', owner = NULL, result = ? WHERE no = ?",
+                "UPDATE commands SET status = 'failed', owner = NULL, offered = 1, result = ? WHERE no = ?",
                 (encode_result(CommandResult(message=f"can't be read: {found.why}")), number),
             )
-    return commands, unreadable
+    return Taken(commands, unreadable, set())
 
 
 def _encode_body(command: Command) -> str:
@@ -273,6 +289,8 @@ class _SharingDecoder:
     def __init__(self) -> None:
         self._text: str | None = None
         self._body = _Body("")
+        #: What was decoded, each body once, characters.
+        self.decoded_size = 0
 
     def decode(self, row: Any) -> Command:
         """Raises ``ValueError``, ``RecursionError``."""
@@ -282,6 +300,7 @@ class _SharingDecoder:
         if text != self._text:
             self._body = _decode_body(text)
             self._text = text
+            self.decoded_size += len(text)
         return self._body
 
 

@@ -68,7 +68,7 @@ class SqliteCommands:
         self._seen = -1  # the news up to here were handed out
         self._data_version: object = None
         self._own_news = trio.Event()
-        self._told: set[str] = set()  # agents that another worker found news for
+        self._told: set[str] = set()  # agents that another worker found news for, or that a claim had no room for
         self._being_added: list[frozenset[str]] = []  # whose commands
 
     # --- posting -------------------------------------------------------------------------------------------------
@@ -186,21 +186,25 @@ class SqliteCommands:
         if all(whose.isdisjoint(wanted) for whose in self._being_added) and not await look(is_there):
             return ()
 
-        def take(connection: apsw.Connection) -> tuple[list[Command], list[DocumentUnreadable]]:
+        def take(connection: apsw.Connection) -> rows.Taken:
             query = (
-                "UPDATE commands SET owner = ?, offered = 1 WHERE no IN (SELECT no FROM commands WHERE target_id = ?"
-                f" AND {rows.FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING created_at, no"
+                "SELECT created_at, no, ? FROM commands WHERE target_id = ?"
+                f" AND {rows.FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?"
             )
-            taken: list[Any] = []
+            free: list[Any] = []
             for agent_id in with_pauses(wanted):
-                taken += connection.execute(query, (self._process_lock.token, agent_id, now, rules.CLAIM_LIMIT))
-            return rows.read_taken(connection, [no for _, no in sorted(taken)])
+                free += connection.execute(query, (agent_id, agent_id, now, rules.CLAIM_LIMIT))
+            free.sort()
+            return rows.take(connection, [(no, agent_id) for _, no, agent_id in free], self._process_lock.token)
 
         # On disk before the agent can have it: its report may come after a power cut, and is taken of what was offered.
-        commands, unreadable = await self._database.write(take, urgent=True)
-        for error in unreadable:
+        taken = await self._database.write(take, urgent=True)
+        for error in taken.unreadable:
             self._unreadable.note(error)
-        return commands
+        if taken.left:
+            self._told |= taken.left
+            self._own_news.set()
+        return taken.commands
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
         now = self._now()

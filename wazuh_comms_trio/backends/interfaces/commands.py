@@ -84,7 +84,7 @@ class CommandStore(Protocol):
 
     async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
         """Claims what is pending for these agents, oldest first, at most 100 an agent. No claim is given twice until
-        released.
+        released. (Embedded: large ones are fewer, and whose are left are news again.)
         """
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
