@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from tests.simulation.plans.faults import (
+    BUSY,
     CALLS,
     CLOCKS,
     DISK,
     ENDS,
+    ENGINE,
     INDEX,
     MORE_NODES,
     NETWORK,
@@ -29,8 +31,19 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.network import Connection
     from tests.simulation.nodes.process import Process
 
-__all__ = ["ONCE", "InjectedFaults"]
+__all__ = ["INDEXER_STORES", "ONCE", "InjectedFaults"]
 
+#: Where an indexer stands behind, faults strike its answers, whatever they are to.
+INDEXER_STORES = ("agents", "events", "commands")
+#: The stores whose calls a request may wait for: that of agents for all of them, which notes log-ins, too.
+_BEHIND: Final = {
+    "POST authentication": frozenset(("agents", "presence")),
+    "GET files": frozenset(("agents",)),
+    "GET commands": frozenset(("agents", "commands")),
+    "POST events/stateless": frozenset(("agents", "engine", "quarantine")),
+    "POST events/stateful": frozenset(("agents", "events", "commands", "quarantine")),
+    "POST vulnerability/scan": frozenset(("agents", "engine")),
+}
 #: What strikes one call, of a process whatever stands behind it.
 ONCE = ("die", *STOPPED)
 
@@ -148,6 +161,33 @@ class InjectedFaults:
             for fault in self.plan.faults
             if fault.kind in everywhere
             or (fault.kind in CALLS and (self.plan.stores == "indexer" or fault.place.partition(".")[0] == store))
+        )
+
+    def registry_unread(self, within: float) -> bool:
+        """Of an indexer: was a fault injected in the last ``within`` seconds by which a node may not have read the
+        registry? Where a part of it isn't reached that is no answer, either."""
+        return self.had_cause(within, (*NODES, *MORE_NODES)) or self._call_failed(within, INDEXER_STORES)
+
+    def left_unserved(self, place: str, within: float, kinds: Sequence[str]) -> bool:
+        """Was a fault of these kinds injected in the last ``within`` seconds by which a request for this may have found
+        nobody who serves it? What stands behind others' requests is none."""
+        stores = _BEHIND.get(place.partition("?")[0])
+        if stores is None:
+            return self.had_cause(within, kinds)
+        if self.plan.stores == "indexer" and not stores.isdisjoint(INDEXER_STORES):
+            stores = stores | set(INDEXER_STORES)
+        elsewhere = {*CALLS, *(() if "engine" in stores else (*ENGINE, *BUSY)), *(() if "events" in stores else INDEX)}
+        return self.had_cause(within, [kind for kind in kinds if kind not in elsewhere]) or self._call_failed(
+            within, stores
+        )
+
+    def _call_failed(self, within: float, stores: Collection[str]) -> bool:
+        now = trio.current_time()
+        return any(
+            fault.kind in CALLS
+            and fault.place.partition(".")[0] in stores
+            and fault.start <= now <= fault.start + fault.seconds + within
+            for fault in self.plan.faults
         )
 
     def forgot_deliveries(self) -> bool:

@@ -62,7 +62,7 @@ class _Errors(logging.Handler):
             return
         if any(words in text for words in DISK_ERRORS) and world.had_cause(60.0, DISK):
             return
-        if "the quota is reached" in text and world.plan.features.small_events:
+        if "the quota is reached" in text and world.plan.features.small_events and world.event_quota.is_reached:
             return
         if "its log is damaged" in text and world.had_cause(60.0, (*POWER, *DISK)):
             return

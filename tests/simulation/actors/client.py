@@ -259,7 +259,7 @@ class SimClient(AgentClient):
         # Who is held up keeps the room that its body has.
         small_room = self.world.plan.features.small_room
         unserved = (*UNSERVED, *SILENCING) if small_room else UNSERVED
-        if status >= 500 and (status != 503 or not self.world.had_cause(45.0, unserved)):
+        if status >= 500 and (status != 503 or not self.world.left_unserved(place, 45.0, unserved)):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and self.world.holds_up_requests()
         if status in (401, 403) and refusable:

@@ -13,7 +13,6 @@ from uuid import UUID
 import trio
 
 from tests.simulation.actors.operators import insist
-from tests.simulation.plans.faults import CALLS, MORE_NODES, NODES
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.testing.agent.client import command_report, metadata_line, stateful_event
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_hostile"]
 
-#: By what an indexer's registry may not be read; where a part of it isn't reached that is no answer, either.
-UNREAD = (*CALLS, *NODES, *MORE_NODES)
+#: Seconds after which a node reads an indexer's registry again that it couldn't read.
+UNREAD_WITHIN = 15.0
 
 
 async def run_hostile(world: World, number: int, until: float) -> None:
@@ -86,7 +85,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         world.in_flight.end(asked, int(status) if status.isdigit() else None, None)
         world.trace.add(name, f"POST {path} -> {status.decode('latin-1')}")
         # While an indexer's registry can't be read, a token that was signed here is taken.
-        unread = token == of_another_key and world.plan.stores == "indexer" and world.had_cause(30.0, UNREAD)
+        unread = token == of_another_key and world.plan.stores == "indexer" and world.registry_unread(UNREAD_WITHIN)
         if status == b"500" or (status[:1] == b"2" and not (may_succeed and (token == own or unread))):
             raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
         if body is bodies[1][1] and b'"status":200' in answer:

@@ -11,6 +11,7 @@ import trio
 
 from tests.simulation.actors.client import SimClient
 from tests.simulation.actors.keys import KEYS
+from tests.simulation.plans.faults import UNSERVED
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.testing.agent.client import command_report, metadata_line, stateful_event
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
@@ -26,7 +27,7 @@ class _Thief(SimClient):
     """Never logs in. ``SimClient`` sees to it that nothing works once the token is worth nothing."""
 
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
-        if reply.status >= 500 and not self.world.had_cause(45.0):
+        if reply.status >= 500 and not self.world.left_unserved(place, 45.0, UNSERVED):
             raise Violation("no 5xx", f"{self.name}: {place} -> {reply.status} {reply.body[:100]!r}")
 
     def _check_report(self, document_id: str, status: int) -> None:

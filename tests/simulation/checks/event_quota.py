@@ -45,8 +45,17 @@ class EventQuota(Quota):
         """Whether acknowledged events go, the oldest first."""
         return self.world.plan.features.small_events and self._on_full == "delete_oldest"
 
+    def was_deleted(self, text: bytes) -> bool:
+        """Whether an event may have gone with its file: it was there once."""
+        return self.deletes and self.stores.disk.was_synced(text)
+
     def added(self, body: bytes) -> int:
         return len(body) + envelope_room("0" * 36) + 1 + _UNDER_WAY
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether a body that comes now may find no room."""
+        return sum(self.used().values()) + 2 * _UNDER_WAY > self.least_bytes
 
     def used(self) -> Mapping[str, int]:
         """By whole records; what is being received is in it, as nobody's."""

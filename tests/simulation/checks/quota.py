@@ -39,6 +39,7 @@ class Quota:
         self.bytes = self.rng.choice(_SHARES) * world.plan.agents
         self._what = what
         self._raised_at = -_RAISED
+        self._earlier: list[tuple[float, int]] = []  # until when there was how much
         self._asked = trio.Event()
 
     @property
@@ -61,17 +62,15 @@ class Quota:
     @property
     def least_bytes(self) -> int:
         """What some workers may have still."""
-        return self.bytes // _MORE if self.was_raised(_RAISED) else self.bytes
+        since = trio.current_time() - _RAISED
+        return min([had for until, had in self._earlier if until > since], default=self.bytes)
 
     def has_refused(self, agent_id: str, body: bytes) -> bool:
         """Whether what this body adds may have been refused; then somebody is told."""
         used, more = self.used(), self.added(body)
-        share = self.bytes // max(1, self._agents())
-        if (
-            not self.was_raised(_RAISED)
-            and used.get(agent_id, 0) + more <= share
-            and sum(used.values()) + more <= self.bytes
-        ):
+        least = self.least_bytes
+        share = least // max(1, self._agents())
+        if used.get(agent_id, 0) + more <= share and sum(used.values()) + more <= least:
             return False
         self.world.trace.strike("full quota", self._what, agent_id[:8])
         self._asked.set()
@@ -82,6 +81,7 @@ class Quota:
         while True:
             await self._asked.wait()
             await trio.sleep(self.rng.uniform(1.0, 8.0))
+            self._earlier.append((trio.current_time(), self.bytes))
             self.bytes *= _MORE
             self._raised_at = trio.current_time()
             self._asked = trio.Event()

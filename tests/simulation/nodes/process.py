@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from tests.simulation.injected import ONCE
+from tests.simulation.injected import INDEXER_STORES, ONCE
 from tests.simulation.plans.faults import WITH_RESULT
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.daemon.stopping import Stop
@@ -29,9 +29,6 @@ T = TypeVar("T")
 
 #: What the stores answer from memory, or on the event loop's own thread: nothing is under way meanwhile.
 AT_ONCE = ("agents.changed", "agents.revoked")
-
-#: Where an indexer stands behind, faults strike its answers.
-INDEXER_PLACES = ("agents", "events", "commands")
 
 
 class Process:
@@ -161,7 +158,7 @@ class Seam:
         process, world = self._process, self._process.world
         await trio.lowlevel.checkpoint_if_cancelled()  # then nothing has begun; a turn is taken further down
         await process.passable()
-        only = ONCE if world.plan.stores == "indexer" and self._place in INDEXER_PLACES else None
+        only = ONCE if world.plan.stores == "indexer" and self._place in INDEXER_STORES else None
         fault = None if place.endswith("wait_news") else world.meets(place, process, only)
         if fault is None:
             if not place.endswith(("wait_news", "send_events")) and place not in AT_ONCE:

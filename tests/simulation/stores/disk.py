@@ -93,6 +93,7 @@ class Disk:
         self._on_cut = on_cut
         self._left = -1
         self._files: dict[int, _Content] = {}
+        self._earlier: list[bytes] = []  # what files had before the power went
         self._listed: dict[Path, dict[str, int]] = {}
         self._vfs: _LoggingVfs | None = None
 
@@ -135,6 +136,7 @@ class Disk:
             path.write_bytes(content)
             path.chmod(0o600)
         self.image = None
+        self._earlier += [bytes(content.durable) for content in self._files.values()]
         self._files.clear()
         self.rest()
 
@@ -159,6 +161,11 @@ class Disk:
         if number not in self._files:
             self._files[number] = _Content(bytearray(_whole(path)))
         return self._files[number]
+
+    def was_synced(self, text: bytes) -> bool:
+        """Whether it is, or was, in a file: also in one that is gone."""
+        now = (content.durable for content in self._files.values())
+        return any(text in content for content in (*self._earlier, *now))
 
     def sync_names(self, folder: Path) -> None:
         self._listed[folder] = _names_in(folder)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tests.indexer.fake import error
+from tests.simulation.injected import INDEXER_STORES
 from tests.simulation.nodes.network import SimStream
-from tests.simulation.nodes.process import INDEXER_PLACES
 from tests.simulation.plans.faults import MORE_NODES, NODES
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
@@ -89,7 +89,7 @@ class IndexerStores:
         world = self._world
         await trio.sleep(world.rng_calls.uniform(0.0002, 0.003))
         await self._fake.awake()
-        fault = world.meets_any(INDEXER_PLACES, CALLER.get())
+        fault = world.meets_any(INDEXER_STORES, CALLER.get())
         if fault is not None and fault.kind in ("slow", "hang"):
             world.trace.strike(fault.kind, "indexer", f"{method} {path[:20]}")
             end = fault.start + fault.seconds - trio.current_time()
@@ -97,7 +97,7 @@ class IndexerStores:
 
     def _whole(self, method: str, path: str) -> Any:
         world = self._world
-        fault = world.meets_any(INDEXER_PLACES, CALLER.get())
+        fault = world.meets_any(INDEXER_STORES, CALLER.get())
         if fault is None or fault.kind in ("slow", "hang"):
             return None
         world.trace.strike(fault.kind, "indexer", f"{method} {path[:20]}")
