@@ -208,6 +208,22 @@ async def test_sent_and_not_answered(backends: Backends, clock: Clock) -> None:
     assert (await get(backends, "c2")).status == "success"
 
 
+async def test_begun_before_the_delivery_is_confirmed_and_never_ended(backends: Backends, clock: Clock) -> None:
+    """Its time counts from the report, which shows that the agent has it."""
+    await backends.commands.add([command("c1", timeout=10)])
+    clock.advance(5)
+    await backends.commands.claim([A1])
+    await backends.commands.report([CommandReport(A1, "c1", CommandResult(2, "working"))])
+    await backends.commands.mark_sent(["c1"])
+    clock.advance(9)
+    await backends.commands.expire()
+    assert (await get(backends, "c1")).status == "sent"
+    clock.advance(2)
+    await backends.commands.expire()
+    ended = await get(backends, "c1")
+    assert (ended.status, ended.result) == ("failed", CommandResult(message="no answer"))
+
+
 async def test_cancel(backends: Backends) -> None:
     await deliver(backends, "sent")
     await backends.commands.add([command("c1")])

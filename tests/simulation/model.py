@@ -146,6 +146,11 @@ class DocumentModel:
         return True
 
 
+#: What an agent may report of a command besides success (0) and failure (1).
+IN_PROGRESS: Final = 2
+OTHER_FAILURES: Final = (3, 4)
+
+
 @define(eq=False)
 class CommandLife:
     """A command for one agent, as seen from both ends. ``posted``: by a local program, whether or not a store keeps it.

@@ -19,7 +19,7 @@ from tests.simulation.actors.group_history import GroupHistory
 from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
-from tests.simulation.model import CommandLife, DocumentModel, Operation
+from tests.simulation.model import IN_PROGRESS, OTHER_FAILURES, CommandLife, DocumentModel, Operation
 from tests.simulation.nodes.agent_files import FILES
 from tests.simulation.plans.limits import SHARE_BATCH
 from tests.simulation.trace import Violation
@@ -202,7 +202,8 @@ class SimAgent:
                 elif chance < 0.5:
                     await self.fetch(rng.choice(list(FILES)))
                 elif chance < 0.65 and (ended := [each for each in self.commands if self._has_reported(each)]):
-                    await self.client.post_stateful([command_report(rng.choice(ended), rng.choice([0, 1]), "later")])
+                    codes = [0, 1, IN_PROGRESS] if self.world.plan.features.reports_begun else [0, 1]
+                    await self.client.post_stateful([command_report(rng.choice(ended), rng.choice(codes), "later")])
                 else:
                     await self._replace()
 
@@ -311,7 +312,7 @@ class SimAgent:
         header, data = what.strip().split(b"\n")
         life = self.commands.get(json.loads(header)["id"])
         code = json.loads(data)["command"]["result"]["code"]
-        if life is not None and life.first_final is None and code != 2:
+        if life is not None and life.first_final is None and code != IN_PROGRESS:
             life.first_final = code
 
     async def execute(self, command: Mapping[str, Any]) -> tuple[int, str]:
@@ -327,11 +328,16 @@ class SimAgent:
             code, message = await self.program.carry_out(command)
             check_fetched(self, document_id, message)
             return code, message
+        if begins := self.world.plan.features.reports_begun and not again and self.rng_more.random() < 0.6:
+            self.program.stateful.add(command_report(document_id, IN_PROGRESS, "begun"))
+            await trio.sleep(self.rng_more.uniform(0.0, 2.0))
         await trio.sleep(self.rng.uniform(0, 0.5))
         code, message = (1, "a database failure") if again else (self.rng.choice([0, 0, 0, 1]), "")
+        if begins and code:
+            code = self.rng_more.choice([1, *OTHER_FAILURES])
         more = self.world.plan.features.reports_again and self.copy is None and self._asking is not None
         if more and self.rng_more.random() < 0.4:
-            self._asking.start_soon(self._report_again, document_id, 1 - code)
+            self._asking.start_soon(self._report_again, document_id, 0 if code else 1)
         return code, message
 
     async def _report_again(self, document_id: str, code: int) -> None:

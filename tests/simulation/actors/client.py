@@ -17,6 +17,7 @@ from attrs import define
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_no_room
 from tests.simulation.determinism import EPOCH
+from tests.simulation.model import IN_PROGRESS
 from tests.simulation.plans.faults import BUSY, CALLS, DISK, MORE_NODES, NODES, UNSERVED
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
@@ -312,7 +313,7 @@ class SimClient(AgentClient):
         header, data = event.strip().split(b"\n")
         life = self.world.commands.get(json.loads(header)["id"])
         code = json.loads(data)["command"]["result"]["code"]
-        if life is not None and life.first_final is None and code != 2:
+        if life is not None and life.first_final is None and code != IN_PROGRESS:
             life.begun_finals.setdefault(self.name, code)
 
     def _check_made(self, reply: Reply) -> None:
@@ -356,8 +357,8 @@ class SimClient(AgentClient):
 
     def _check_report(self, document_id: str, status: int) -> None:
         """What came is reported on: it was offered, and that is known."""
-        life = self.world.commands[document_id]
-        is_kept = self.world.stores.keeps_posted or not life.posted
+        life = self.world.commands.get(document_id)  # none of the silent agent's, which nobody posts
+        is_kept = self.world.stores.keeps_posted or life is None or not life.posted
         is_kept = is_kept and not self.world.pruned.may_be_gone(document_id)
         if status != 200 and (is_kept or status != 404):
             raise Violation("own reports", f"{self.name} reported on {document_id} and was answered {status}")

@@ -1,5 +1,5 @@
-"""What is overdue ends soon, also what an agent has and doesn't report: one that takes its commands and is silent, and
-whoever isn't honest."""
+"""What is overdue ends soon, also what an agent has and doesn't report: one that takes its commands and is silent, or
+says no more than that it has begun, and whoever isn't honest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import trio
 from tests.simulation.actors.client import SimClient
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.operators import insist
+from tests.simulation.model import IN_PROGRESS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.command_rules import is_overdue
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.errors import AgentExists
+from wazuh_comms_trio.testing.agent.client import command_report
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ async def _poll(world: World, client: SimClient) -> None:
                 await client.authenticate()
             elif reply.status == 200:
                 world.trace.strike("silent", "report", client.name)
+                if world.plan.features.reports_begun:  # at once: its delivery may not be noted yet
+                    await client.post_stateful(
+                        [command_report(each["document_id"], IN_PROGRESS) for each in reply.json()["commands"]]
+                    )
         await trio.sleep(1.0)
 
 
@@ -72,4 +78,10 @@ async def check_overdue(world: World) -> None:
 
 
 async def _overdue(world: World, now: float) -> list[str]:
-    return [each for each, command in (await world.stores.stored_commands()).items() if is_overdue(command, now)]
+    commands = (await world.stores.stored_commands()).items()
+    return [each for each, command in commands if is_overdue(command, now) or _is_endless(command)]
+
+
+def _is_endless(command: Command) -> bool:
+    """Whether an agent has it, and nobody knows since when: its time would never be over."""
+    return command.status == "sent" and command.target.type == "agent" and command.sent_at is None

@@ -68,6 +68,7 @@ class Features:
     full_quarantine: bool = False  # others' events have filled all of it, until an operator drops them
     health_checks: bool = False  # balancers ask whether nodes are ready, which an operator drains now and then
 
+    reports_begun: bool = False  # agents say that they have begun with a command, and later how it ended, or never
     hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
 
     @property
@@ -134,6 +135,7 @@ _LATER_SHARES: Final = {
     "at_once": 0.25,
     "full_quarantine": 0.12,
     "total_limits": 0.12,
+    "reports_begun": 0.25,
 }
 
 
