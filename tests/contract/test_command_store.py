@@ -267,6 +267,20 @@ async def test_another_process_sends_a_command(harness: Harness, backends: Backe
         assert returned.status == "pending"
 
 
+async def test_a_release_that_comes_again_frees_nothing_of_anothers(harness: Harness, backends: Backends) -> None:
+    """The answer to the first one was lost, say."""
+    if harness.second is None:
+        pytest.skip("one process only")
+    async with harness.second() as others:
+        await backends.commands.add([command("c1")])
+        assert ids(await backends.commands.claim([A1])) == ["c1"]
+        await backends.commands.release(["c1"])
+        assert set(await news(others)) == {A1}
+        assert ids(await others.commands.claim([A1])) == ["c1"]
+        await backends.commands.release(["c1"])
+        assert ids(await backends.commands.claim([A1])) == []
+
+
 async def test_the_claims_of_one_who_went_are_taken_over(harness: Harness, backends: Backends) -> None:
     if harness.second is None:
         pytest.skip("one process only")

@@ -81,7 +81,8 @@ class SimAgent:
         self._made = 0
         self._later: list[Operation] = []  # on documents that were refused
         self._again: list[Operation] = []  # which are refused, too
-        groups = ("web",) if rng.random() < 0.5 and not joins else ()
+        chance = rng.random()  # one group's name begins with the other's
+        groups = () if joins else ("web",) if chance < 0.5 else ("web2",) if chance < 0.75 else ()
         self.record = Agent(self.uuid, self.name, world.key_hash, groups=groups)
         self.groups = GroupHistory(groups)
         token = None

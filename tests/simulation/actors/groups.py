@@ -29,11 +29,11 @@ async def run_group_changes(world: World, until: float) -> None:
         await trio.sleep(rng.expovariate(0.25))
         number += 1
         agent, timeout, document_id = rng.choice(world.agents), rng.choice([60.0, 600.0]), f"s{number}"
-        groups = rng.choice([[], ["web"], ["db"], ["web", "db"]])
+        groups = rng.choice([[], ["web"], ["web2"], ["web", "web2"]])
         await set_group(world, agent, groups, document_id, timeout)
         if world.plan.features.crossed_notes:
             await trio.sleep(rng.uniform(0.3, 1.5))
-            others = rng.choice([each for each in ([], ["web"], ["db"]) if each != groups])
+            others = rng.choice([each for each in ([], ["web"], ["web2"]) if each != groups])
             await set_group(world, agent, others, f"{document_id}-2", timeout)
 
 

@@ -174,7 +174,9 @@ async def _cancel_of_group(world: World, parent: str, seconds: float) -> None:
 
 
 def _claimed(world: World) -> Collection[str]:
-    return [each for node in world.nodes for process in node.running for each in world.stores.held(process)]
+    held = [each for node in world.nodes for process in node.running for each in world.stores.held(process)]
+    # Where claims end with their lease those of the dead stand until then.
+    return held + (world.stores.held(None) if world.plan.stores == "memory" else [])
 
 
 def _is_cancelled(command: Command) -> bool:

@@ -21,7 +21,7 @@ __all__ = ["FILES", "AgentFiles"]
 
 #: What there is for agents of which groups.
 FILES = {
-    f"{group}.{kind}": f"{kind} of {group}".encode() for group in ("default", "web", "db") for kind in ("yml", "conf")
+    f"{group}.{kind}": f"{kind} of {group}".encode() for group in ("default", "web", "web2") for kind in ("yml", "conf")
 }
 #: Bytes of each, where they change.
 _LENGTH = 120

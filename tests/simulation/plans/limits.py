@@ -12,7 +12,7 @@ from attrs import evolve
 
 from wazuh_comms_trio.api.agent_api import base
 from wazuh_comms_trio.backends import command_rules
-from wazuh_comms_trio.backends.embedded import documents, pruning
+from wazuh_comms_trio.backends.embedded import documents, group_expansion, pruning
 from wazuh_comms_trio.backends.embedded.database import group_commit
 from wazuh_comms_trio.backends.embedded.ndjson import engine
 from wazuh_comms_trio.backends.files import folder
@@ -78,6 +78,7 @@ _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
 #: By feature, those that are small with it.
 _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequence[int]]]]] = {
     "large_commands": [((command_json,), "LARGEST_REPLY", (700, 1500))],  # of three commands or more
+    "cancels_groups": [((group_expansion,), "AT_ONCE", (1, 2))],  # so that there is a while in which they come
     "payload_files": [((rows, store), "INLINE_BYTES", (40, 130))],
     "small_bodies": [((bodies,), "FREE_BYTES", (0, 200))],
     # Of bodies at once some are written in pieces, between which others would come.

@@ -263,7 +263,8 @@ class MemoryStores:
     async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
         return await self.quarantines.drop_of(agent_id)
 
-    def held(self, process: Process) -> list[str]:
+    def held(self, process: Process | None) -> list[str]:
+        """What a process has claimed; None: those that have died, until the end of their leases."""
         return [document_id for document_id, owner in self._commands.claimed.items() if owner is process]
 
     def process_died(self, process: Process) -> None:
