@@ -21,7 +21,7 @@ class Clock:
 
 def turn(lag: LoopLag, clock: Clock, seconds: float, idle: float = 0.0) -> None:
     clock.now += idle
-    lag.after_io_wait(0)
+    lag.after_io_wait(idle)
     clock.now += seconds
     lag.before_io_wait(0)
 
@@ -49,12 +49,26 @@ def test_waiting_isnt_being_late_and_being_late_is_said_once_in_a_while(caplog: 
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             turn(lag, clock, 0.25, idle=1)
-        clock.now += 10
-        turn(lag, clock, 0.5)
+        turn(lag, clock, 0.5, idle=10)
     assert [record.getMessage() for record in caplog.records] == [
         "the event loop was 250 ms late",
         "the event loop was 500 ms late",
     ]
+
+
+def test_who_stood_still_says_for_how_long(caplog: pytest.LogCaptureFixture) -> None:
+    """In a wait (the process was stopped, or its machine) or in a turn; waiting for what is due isn't it."""
+    clock, told = Clock(), list[float]()
+    lag = LoopLag(clock, told.append)
+    for planned, waited, worked in ((60, 60.9, 0.9), (3, 23.5, 0.1), (0.5, 0.1, 0.1), (0, 0, 7)):
+        lag.before_io_wait(planned)
+        clock.now += waited
+        lag.after_io_wait(planned)
+        clock.now += worked
+    lag.before_io_wait(0)
+    assert told == pytest.approx([20.5, 7])
+    assert lag.worst == pytest.approx(20.5)
+    assert [record.getMessage() for record in caplog.records][1:] == ["the event loop was 20500 ms late"]
 
 
 async def test_a_task_that_keeps_the_loop_is_noticed() -> None:

@@ -31,16 +31,24 @@ LAG_LOG_INTERVAL: Final = 10.0
 WINDOW: Final = 10.0
 #: Less than this isn't noted.
 LEAST_LAG: Final = 0.002
+#: From this on nobody else is to pay for it, seconds: peers have a few seconds at least for each of their steps.
+STOOD_STILL: Final = 1.0
 
 
 class LoopLag(trio.abc.Instrument):
     """How late the event loop is: how long it runs tasks before it looks again for what has come. Measured at every
     turn, with no timer: nothing is missed, and an idle process stays idle. Only turns that no later one was as long as
-    are remembered: a few dozen."""
+    are remembered: a few dozen. So is a wait that ends later than it should: the process was stopped, or its machine
+    was. ``stood_still`` is told how long either was, when that was long, before any time limit is looked at."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        stood_still: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
         self._clock = clock
-        self._woke = clock()
+        self._stood_still = stood_still
+        self._woke = self._slept = clock()
         self._turns: deque[tuple[float, float]] = deque()
         self._log_interval = LogInterval(LAG_LOG_INTERVAL, clock)
         self._context = copy_context()
@@ -63,13 +71,16 @@ class LoopLag(trio.abc.Instrument):
         return max((lag for _, lag in self._turns), default=0.0)
 
     def after_io_wait(self, timeout: float) -> None:
-        self._woke = self._clock()
+        self._woke = now = self._clock()
+        if (lag := now - self._slept - timeout) > STOOD_STILL:
+            self._note(now, lag)
 
     def before_io_wait(self, timeout: float) -> None:
-        now = self._clock()
-        lag = now - self._woke
-        if lag < LEAST_LAG:
-            return
+        self._slept = now = self._clock()
+        if (lag := now - self._woke) >= LEAST_LAG:
+            self._note(now, lag)
+
+    def _note(self, now: float, lag: float) -> None:
         self._forget(now)
         # What is older and no longer can't be the worst any more.
         while self._turns and self._turns[-1][1] <= lag:
@@ -77,6 +88,8 @@ class LoopLag(trio.abc.Instrument):
         self._turns.append((now, lag))
         if lag > LAG_LIMIT and self._log_interval.is_over():
             self._context.run(logger.warning, "the event loop was %.0f ms late", lag * 1000)
+        if lag > STOOD_STILL:
+            self._stood_still(lag)
 
     def _forget(self, now: float) -> None:
         while self._turns and self._turns[0][0] < now - WINDOW:
@@ -118,13 +131,17 @@ class Heartbeat:
         self._node = node
         self._last_error = last_error
         self._started = trio.current_time()
-        self._lag = LoopLag()
+        self._lag = LoopLag(stood_still=self._peers_have_longer)
         #: What is going to hurt, a sentence each.
         self.warnings: list[str] = []
 
     async def run(self) -> None:
         with self._lag.attached():
             await trio.sleep_forever()
+
+    def _peers_have_longer(self, seconds: float) -> None:
+        for context in self._worker.contexts:
+            context.stood_still(seconds)
 
     @property
     def lag(self) -> float:

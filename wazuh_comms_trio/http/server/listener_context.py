@@ -135,6 +135,18 @@ class ListenerContext:
         for scope in self.idle_scopes:
             scope.deadline = min(scope.deadline, self.idle_deadline)
 
+    def stood_still(self, seconds: float) -> None:
+        """For so long this process did nothing (it was stopped, or its machine was): peers that we wait for have that
+        much longer, since what they sent meanwhile was there, and wasn't read. At stop only those with a request."""
+        for scopes in (self.body_scopes, self.reply_scopes):
+            for scope, end in scopes.items():
+                scopes[scope] = end + seconds
+                scope.deadline += seconds
+        if not self.is_stopping:
+            for scope, idle in self.idle_scopes.items():
+                idle.since += seconds
+                scope.deadline += seconds
+
     def make_room(self, count: int) -> int:
         """Ends up to ``count`` connections, since there is no room for those who wait: see ``room.end_oldest``."""
         return end_oldest([self, *self.beside], count)

@@ -89,6 +89,7 @@ class BodyWaiting(PeerProgress):
         return scope
 
     def over(self, scope: trio.CancelScope, size: int) -> None:
-        """So many have come in ``scope``, or none."""
-        del self._scopes[scope]
+        """So many have come in ``scope``, or none. By what its time was made longer, since we stood still, the peer
+        wasn't waited for."""
+        self._began += self._scopes.pop(scope) - (self._began + self._allowance)
         self._allowance = min(self._timeout, max(0.0, self._allowance - self.end(size)) + size / self._rate)
