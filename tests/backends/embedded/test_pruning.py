@@ -84,6 +84,22 @@ async def test_a_command_that_ended_a_day_too_late_stays(stores: SqliteStores) -
     assert await prune(stores.database, KEEP) == Due(commands=1)
 
 
+async def test_a_command_whose_end_was_taken_back_has_its_days_from_the_next_one_on(stores: SqliteStores) -> None:
+    """It had failed for want of an answer; its agent began late, and ended later."""
+    await stores.agents.add(Agent(A1, "one", key_hash="h"))
+    await stores.commands.add([Command("c", Target("agent", A1), Action("restart"), timeout=0.0)])
+    await stores.commands.claim([A1])
+    await stores.commands.mark_sent(["c"])
+    await stores.database.write(lambda connection: connection.execute("UPDATE commands SET status = 'failed'"))
+    await live(stores, 89.9)
+    for code, days in ((2, 0.2), (0, 89.8)):
+        await stores.commands.report([CommandReport(A1, "c", CommandResult(code))])
+        await live(stores, days)
+        assert not await prune(stores.database, KEEP)
+    await live(stores, 0.2)
+    assert await prune(stores.database, KEEP) == Due(commands=1)
+
+
 async def test_documents_of_a_removed_agent(stores: SqliteStores) -> None:
     for agent_id in (A1, A2):
         await stores.agents.add(Agent(agent_id, "x", key_hash="h"))

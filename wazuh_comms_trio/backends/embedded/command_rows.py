@@ -127,7 +127,8 @@ def apply_report(connection: apsw.Connection, report: CommandReport, now: float)
     result, after = rules.apply_report(command, offered, report, now)
     if after is not None and after.result is not None:
         connection.execute(
-            "UPDATE commands SET status = ?, sent_at = ?, result = ? WHERE id = ?",
+            # An end that it had before, for want of an answer, is none any more: its age begins anew.
+            "UPDATE commands SET status = ?, sent_at = ?, result = ?, ended_age = NULL WHERE id = ?",
             (after.status, after.sent_at, encode_result(after.result), report.document_id),
         )
         if rules.shows_delivery(command, report):
