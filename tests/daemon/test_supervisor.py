@@ -13,7 +13,7 @@ from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, Listeners
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory
 from wazuh_comms_trio.daemon.supervisor import messages
-from wazuh_comms_trio.daemon.supervisor.hub import Hub
+from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.supervisor.machine import Machine
 from wazuh_comms_trio.daemon.supervisor.node_keys import NodeKeys
@@ -122,3 +122,23 @@ async def test_a_reload_during_the_start_waits_until_something_serves(tmp_path: 
         machine.may_serve.set()
     assert machine.said[:3] == ["READY=1", "RELOADING=1", "READY=1"]
     assert machine.workers == 2
+
+
+async def test_a_worker_that_is_replaced_during_a_reload_trusts_the_next_key(autojump_clock: MockClock) -> None:
+    """Some of the new workers serve before the reload is done, and hand out tokens that it signs."""
+    hub = Hub()
+    starting, replaced = [tuple(map(Link, memory_stream_pair())) for _ in range(2)]
+    async with trio.open_nursery() as nursery:
+
+        def join(ours: Link) -> None:
+            nursery.start_soon(ours.run)
+            nursery.start_soon(hub.serve, Member("1.1", ours))
+
+        join(starting[0])
+        await wait_all_tasks_blocked()
+        hub.trust_key("pem")
+        join(replaced[0])
+        for _, theirs in (starting, replaced):
+            with trio.fail_after(1):
+                assert await theirs.receive() == messages.TrustKey(public_key="pem")
+        nursery.cancel_scope.cancel()

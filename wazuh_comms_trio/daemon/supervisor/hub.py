@@ -109,6 +109,8 @@ class Hub:
         #: The worker that searches the shared store for all.
         self._leader: Member | None = None
         self._drained = False
+        #: The key that a generation signs with that has begun to start.
+        self._next_key: messages.TrustKey | None = None
         #: Keys whose tokens aren't good any more: since when, by id.
         self._revoked_keys: dict[str, float] = {}
 
@@ -167,6 +169,8 @@ class Hub:
     @contextmanager
     def _joined(self, member: Member) -> Iterator[None]:
         self.members.append(member)
+        if self._next_key is not None:
+            member.link.send_nowait(self._next_key)
         try:
             yield
         finally:
@@ -199,6 +203,13 @@ class Hub:
         self._revoked_keys.update(keys)
         if keys:
             self.tell_all(messages.RevokeKeys(keys=dict(keys)))
+
+    def trust_key(self, public_key: str) -> None:
+        """Tells all workers, also those that start or come, of a key (PEM) that tokens may be signed with from now on:
+        one that serves earlier than the others of its generation hands them out at once."""
+        self._next_key = messages.TrustKey(public_key=public_key)
+        for member in self.members:
+            member.link.send_nowait(self._next_key)
 
     @property
     def parked(self) -> int:

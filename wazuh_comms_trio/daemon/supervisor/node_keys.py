@@ -14,7 +14,6 @@ from attrs import define
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.key_files import signing_public_key
 from wazuh_comms_trio.daemon.remembered_keys import SIGNS_HERE, KeyMemory
-from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
 
 __all__ = ["NodeKeys"]
@@ -31,12 +30,12 @@ class NodeKeys:
         self, settings: CommunicationsApi, key_files: Mapping[str, str]
     ) -> Sequence[tuple[str, float]]:
         """Public keys (PEM) that signed before, each with the moment, on trio's clock, until which a generation with
-        these files trusts them. Workers that serve already trust what it will sign with."""
+        these files trusts them. All workers of others trust what it will sign with."""
         known = await trio.to_thread.run_sync(self.memory.read)
         self.hub.revoke_keys(known.revoked)
         public_key = await trio.to_thread.run_sync(signing_public_key, settings, key_files)
         if public_key is not None:
-            self.hub.tell_all(messages.TrustKey(public_key=public_key))
+            self.hub.trust_key(public_key)
         now = trio.current_time()
         return [(pem, now + seconds) for pem, seconds in known.seconds_left(time.time()).items()]
 
