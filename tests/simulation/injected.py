@@ -38,7 +38,7 @@ INDEXER_STORES = ("agents", "events", "commands")
 #: The stores whose calls a request may wait for: that of agents for all of them, which notes log-ins, too.
 _BEHIND: Final = {
     "POST authentication": frozenset(("agents", "presence")),
-    "GET files": frozenset(("agents",)),
+    "GET files": frozenset(("agents", "commands")),  # embedded ones of groups that an agent is told to go to
     "GET commands": frozenset(("agents", "commands")),
     "POST events/stateless": frozenset(("agents", "engine", "quarantine")),
     "POST events/stateful": frozenset(("agents", "events", "commands", "quarantine")),

@@ -227,6 +227,11 @@ class World(InjectedFaults):
             await trio.sleep(fault.amount / 2)
             node.pause = fault.amount
             node.stop()
+        elif fault.kind == "hang and stop":
+            process.hang()
+            await trio.sleep(fault.amount / 2)
+            node.pause = fault.amount
+            node.stop()
         elif fault.kind == "stop twice":
             node.pause = fault.amount
             node.stop()

@@ -18,7 +18,7 @@ from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_no_room
 from tests.simulation.determinism import EPOCH
 from tests.simulation.model import IN_PROGRESS
-from tests.simulation.plans.faults import BUSY, CALLS, DISK, MORE_NODES, NODES, UNSERVED
+from tests.simulation.plans.faults import BUSY, CALLS, DISK, HANGS, MORE_NODES, NODES, UNSERVED
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
@@ -40,13 +40,13 @@ IN_TIME_SLACK = 5.0
 
 #: Seconds by which a command may come after its time, and what may make that more.
 TOO_LATE = 3.0
-DELAYS = (*NODES, *MORE_NODES, "slow", "hang", "hang worker")
+DELAYS = (*NODES, *MORE_NODES, "slow", "hang", *HANGS)
 
 #: Seconds in which what was claimed comes, or is given back.
 HANDED_OVER = 3.0
 
 #: By what a node may not be able to read the registry.
-UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
+UNREAD = (*CALLS, *DISK, *HANGS, "indexer split")
 
 
 @define(eq=False)
@@ -213,7 +213,7 @@ class SimClient(AgentClient):
             if limit is None or connection.taken is None or is_held_up(self.world, connection):
                 continue
             seconds = trio.current_time() - connection.taken
-            if seconds > limit + IN_TIME_SLACK and not self.world.had_cause(seconds, ("hang worker",)):
+            if seconds > limit + IN_TIME_SLACK and not self.world.had_cause(seconds, HANGS):
                 raise Violation("in time", f"{self.name}: {place} took {seconds:.1f} s")
 
     def _time_for(self, place: str) -> float | None:
@@ -244,7 +244,7 @@ class SimClient(AgentClient):
         is while the registry can't be read."""
         if self.world.plan.stores == "indexer":
             return self.is_rekeyed_everywhere(moment)
-        return moment > self.rekeyed_at and not self.world.had_cause(30.0, ("hang worker",))
+        return moment > self.rekeyed_at and not self.world.had_cause(30.0, HANGS)
 
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
         """``refusable``: the token has expired, by its own clock or the server's, was made by a server whose clock was

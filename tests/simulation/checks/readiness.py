@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.simulation.nodes.network import Connection
-from tests.simulation.plans.faults import CALLS
+from tests.simulation.plans.faults import CALLS, HANGS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, exchange, request_head
 
@@ -53,7 +53,7 @@ async def run_health_checks(world: World) -> None:
             if status == 503:
                 continue
             is_drained = drained + _KNOWN_AFTER < began and drained == node.drained_at and hub is node.hub
-            if is_drained and not world.had_cause(_BOUND, ("hang worker",)):
+            if is_drained and not world.had_cause(_BOUND, HANGS):
                 raise Violation("ready", f"{process.name} says that it is, and is drained")
             if path == "/ready" and (store := _store_away(world, process, began)):
                 raise Violation("ready", f"{process.name} says that it is, and its {store} can take nothing")

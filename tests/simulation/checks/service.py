@@ -19,7 +19,7 @@ from tests.simulation.checks.pruning import check_documents_left
 from tests.simulation.determinism import EPOCH
 from tests.simulation.loads.at_once import check_one_poll
 from tests.simulation.model import CommandLife
-from tests.simulation.plans.faults import CLOCKS
+from tests.simulation.plans.faults import CLOCKS, HANGS
 from tests.simulation.plans.limits import POLL_TIMEOUTS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
@@ -180,7 +180,7 @@ def _is_held_up(world: World, poll: OpenPoll) -> bool:
     )
     if is_clock_wrong and (world.faults_ended is None or poll.since < world.faults_ended):
         return True
-    return is_held_up(world, connection) or world.had_cause(TOKEN_SLACK, ("hang worker",))
+    return is_held_up(world, connection) or world.had_cause(TOKEN_SLACK, HANGS)
 
 
 def _check_documents(world: World, documents: Mapping[tuple[str, str], bytes]) -> None:

@@ -12,7 +12,14 @@ from attrs import define, field
 from tests.simulation.plans.faults import STARTS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.daemon.stopping import STOP_MARGIN
-from wazuh_comms_trio.daemon.supervisor.generation import BACKOFF_LAST, HUNG_AFTER, WATCH_INTERVAL
+from wazuh_comms_trio.daemon.supervisor import generation
+from wazuh_comms_trio.daemon.supervisor.generation import (
+    BACKOFF_FIRST,
+    BACKOFF_LAST,
+    FAILED_STARTS_IN_RELOAD,
+    HUNG_AFTER,
+    WATCH_INTERVAL,
+)
 from wazuh_comms_trio.daemon.supervisor.hub import HEALTH_INTERVAL
 from wazuh_comms_trio.daemon.supervisor.supervisor import RELOAD_SPREAD, longest_request
 
@@ -31,12 +38,15 @@ KNOWN_AFTER: Final = 1.5
 
 @define
 class _Seen:
-    """Of one node. ``whole``: when all workers of the configuration in force served last."""
+    """Of one node. ``whole``: when all workers of the configuration in force served last; ``reloading``: since when a
+    reload is under way, ``reloaded``: when one was last."""
 
     life: object = None
     reading: int = 0
     since: float = -inf
     whole: float = -inf
+    reloading: float = inf
+    reloaded: float = -inf
     stale: dict[str, float] = field(factory=dict)
 
 
@@ -51,13 +61,14 @@ async def watch_supervisors(world: World) -> None:
                 _check_replaced(world, node, known)
                 _check_generations(node, known)
                 _check_members(node, known)
-                _check_reload(node)
+                _check_reload(node, known)
 
 
 def _note(node: Node, known: _Seen) -> None:
     now = trio.current_time()
     if known.life is not node.supervisor:
         known.life, known.whole, known.stale = node.supervisor, now, {}
+        known.reloading, known.reloaded = inf, -inf
     if known.reading != node.reading:
         known.reading, known.since = node.reading, now
 
@@ -85,12 +96,26 @@ def _check_generations(node: Node, known: _Seen) -> None:
             raise Violation("generations", f"{process.name} is there {passed:.0f} s after a reload")
 
 
-def _check_reload(node: Node) -> None:
-    """No signal is forgotten, also of those that come during a reload."""
+def _check_reload(node: Node, known: _Seen) -> None:
+    """No signal is forgotten, also of those that come during a reload, which ends; what a reload that was refused has
+    started doesn't stay."""
     assert node.supervisor is not None
-    waits = node.read_at < node.asked_at < trio.current_time() - KNOWN_AFTER
-    if waits and not node.supervisor._reloading.locked():
+    now = trio.current_time()
+    if node.supervisor._reloading.locked():
+        # Each of its workers may need several starts, and the third one waits for the first.
+        longest = 2 * FAILED_STARTS_IN_RELOAD * (generation.START_TIMEOUT + BACKOFF_FIRST)
+        known.reloading = min(known.reloading, now)
+        if now > known.reloading + longest + KNOWN_AFTER:
+            raise Violation("reloads", f"{node.name} reloads since {known.reloading:.1f}")
+        known.reloaded = now
+        return
+    known.reloading = inf
+    if node.read_at < node.asked_at < now - KNOWN_AFTER:
         raise Violation("reloads", f"{node.name} was told to reload at {node.asked_at:.1f}")
+    if known.reloaded < now - KNOWN_AFTER:
+        for process in node.running:
+            if process.reading > node.reading and process.serves_since < inf:
+                raise Violation("generations", f"{process.name} is of a reload that was refused")
 
 
 def _check_members(node: Node, known: _Seen) -> None:

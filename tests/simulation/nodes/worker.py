@@ -41,6 +41,8 @@ T = TypeVar("T")
 STEPS: Final[Sequence[str]] = ("is a process", "is configured", "has its stores", "listens", "serves")
 #: Seconds that a worker takes to start, once it has its keys: what others learn meanwhile it isn't told before.
 LONGEST_START: Final = 0.8
+#: Seconds within which the supervisor knows that a worker serves.
+_HEARD_WITHIN: Final = 0.05
 #: By what a store may not learn what became of claims, however orderly their process ends.
 _UNTOLD: Final = (*CALLS, *DISK, *INDEX, *NODES, *POWER, "hang worker")
 #: Seconds for which a worker that stops waits for it to take note, and a pause between two tries.
@@ -90,6 +92,8 @@ async def _run(node: Node, process: Process, link: Link) -> None:
 async def _step(process: Process, number: int) -> None:
     """A fault may strike a worker at each step of its start."""
     world = process.world
+    if number == 4:  # and hears of it
+        await trio.sleep(_HEARD_WITHIN)
     fault = world.meets_start(process, number)
     if fault is None:
         return
@@ -98,9 +102,11 @@ async def _step(process: Process, number: int) -> None:
         raise StartError("injected")
     if fault.kind == "start hangs":
         process.hang()
+        await trio.sleep_until(fault.start + fault.seconds)
+        process.wake()
     else:
         process.kill()
-    await process.passable()
+        await process.passable()
 
 
 async def _serve(node: Node, process: Process, link: Link, first: messages.WorkerConfig) -> None:

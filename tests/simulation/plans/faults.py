@@ -27,7 +27,9 @@ STOPPED: Final = ("told to stop",)
 #: What a worker may meet while it starts, at a step.
 STARTS: Final = ("start dies", "start fails", "start hangs")
 #: What happens at a moment, to a node that is told several things at once.
-TOLD: Final = ("reload and stop", "stop twice")
+TOLD: Final = ("reload and stop", "stop twice", "hang and stop")
+#: By which a worker does nothing for a while, whatever waits for it.
+HANGS: Final = ("hang worker", "start hangs", "hang and stop")
 #: By which a process ends.
 ENDS: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "die", *STOPPED, *STARTS, *TOLD)
 #: By which polls do, besides.
@@ -198,13 +200,20 @@ def hard_starts(rng: Random, seconds: float) -> Iterator[tuple[str, str, Mapping
     several things at once."""
     for _ in range(rng.randint(1, 3)):
         start, kind = rng.uniform(1.0, seconds * 0.7), rng.choice(STARTS)
-        at = {"start": start, "seconds": rng.choice([1.0, 4.0, 12.0]), "amount": float(rng.randrange(5))}
+        step = rng.choice([0, 1, 2, 3, 4, 4])
+        lasting = rng.choice([4.0, 12.0, 12.0] if kind == "start hangs" else [1.0, 4.0, 12.0])
+        at = {"start": start, "seconds": lasting, "amount": float(step)}
         yield "start", kind, at | {"share": rng.choice([0.5, 1.0]), "alone": rng.random() < 0.7}
         for _ in range(rng.choice([1, 1, 2])):
             sudden = rng.choice(["reload", "reload", "kill worker", "hang worker"])
             yield "sudden", sudden, {"start": start + rng.uniform(0.0, 1.0), "seconds": 8.0}
     if rng.random() < 0.7:
-        yield "sudden", rng.choice(TOLD), {"start": rng.uniform(2.0, seconds * 0.9)}
+        start, told = rng.uniform(2.0, seconds * 0.9), rng.choice(TOLD)
+        # One that hangs does until it is killed, or faults end.
+        yield "sudden", told, {"start": start / 2 if told == "hang and stop" else start}
+        if told == "stop twice":  # with requests that would take their time
+            at = {"start": start - 1.0, "seconds": 15.0, "share": 1.0, "alone": False}
+            yield "call", "hang", at | {"place": rng.choice(["events.bulk", "engine.send_events"])}
 
 
 def make_fault(

@@ -190,6 +190,8 @@ def with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, dies_with_claims=stores == "embedded" and not features.set_back)
     if features.dies_with_claims:
         features = evolve(features, last_words=True, limits_change=False, fails_last=False)
+    if features.small_shares or features.small_events:  # bodies are small: too many for such rates, once they pile up
+        features = evolve(features, total_limits=False)
     return features
 
 
