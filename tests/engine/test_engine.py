@@ -144,6 +144,8 @@ def test_the_engines_words() -> None:
     assert reason(b"") == reason(b"{}") == reason(b'{"error":[]}') == "The engine answered 400"
     assert reason(b"\xff\xfe") == "\ufffd\ufffd"
     assert len(reason(b"x" * 10_000)) == 500
+    assert reason(b"[" * 100_000) == "[" * 500
+    assert reason(b'{"error":%b}' % (b"[" * 100_000 + b"]" * 100_000)).startswith('{"error":[[')
 
 
 async def test_no_answer_in_time(tmp_path: Path) -> None:

@@ -170,6 +170,18 @@ def test_a_reason_costs_no_other_item(quoted: bytes) -> None:
     assert str(items[1].error.reason).startswith("value: ")
 
 
+def test_a_reason_that_all_items_have() -> None:
+    bad = b'{"create":{"error":{"type":"mapper_parsing_exception","reason":"value: \xed\xa0\x80"},"status":400}}'
+    for count in (1, 3):
+        items = read_items(reply(b'{"items":[%b]}' % b",".join([bad] * count)), count)
+        assert [judge(item) for item in items] == ["refused"] * count
+
+
+def test_an_item_nested_too_deeply_is_missed() -> None:
+    with pytest.raises(IndexerUnavailable, match="got 0 answers"):
+        read_items(reply(b'{"items":[{"create":{"status":201,"x":%b}}]}' % (b"[" * 100_000 + b"]" * 100_000)), 1)
+
+
 def test_an_item_that_is_none_is_missed() -> None:
     with pytest.raises(IndexerUnavailable, match="got 1 answers"):
         read_items(reply(rb'{"items":[{"create":{"status":201}},{"create":"\udced"}]}'), 2)

@@ -120,6 +120,7 @@ async def test_a_node_that_hangs_is_no_reason_while_another_answers(port: int) -
         (503, b"OpenSearch Security not initialized.", "answers 503"),
         (200, b"<html>", "no OpenSearch"),
         (200, b'{"blocks":7}', "no OpenSearch"),
+        (200, b'{"a":' * 100_000, "no OpenSearch"),
         (200, b"{}", None),
     ],
 )

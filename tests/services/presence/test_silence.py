@@ -340,6 +340,6 @@ def test_levels_grow() -> None:
     assert levels(90000) == (90000, 604800)
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"lost": 5}', '{"lost": {"a": 1}}'])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"lost": 5}', '{"lost": {"a": 1}}', '{"a":' * 100_000])
 def test_what_cant_be_read_was_never_told(text: str | None) -> None:
     assert decode(text) == Told()

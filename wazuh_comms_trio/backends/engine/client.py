@@ -16,6 +16,7 @@ import trio
 
 from wazuh_comms_trio.backends.engine.unanswered import UnansweredBodies
 from wazuh_comms_trio.backends.interfaces import EngineReply
+from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.config.backend_models import EngineClient
 from wazuh_comms_trio.errors import (
     BackendUnavailable,
@@ -87,10 +88,10 @@ def reason_of(reply: HttpReply) -> str:
     """The engine's own words: ``error`` is a list or a string, by version."""
     try:
         answer: Any = msgspec.json.decode(reply.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        answer = reply.body.decode("utf-8", "replace").strip()
-    error = answer.get("error") if isinstance(answer, dict) else answer
-    words = [str(word) for word in error] if isinstance(error, list) else [str(error)] if error else []
+        error = answer.get("error") if isinstance(answer, dict) else answer
+        words = [str(word) for word in error] if isinstance(error, list) else [str(error)] if error else []
+    except DECODE_ERRORS:
+        words = [reply.body.decode("utf-8", "replace").strip()]
     return "; ".join(words)[:_LONGEST_REASON] or f"The engine answered {reply.status}"
 
 

@@ -102,7 +102,7 @@ def decode(text: str | None) -> Told:
     """What can't be read was written by another version, or by somebody else: then nothing was told."""
     try:
         return msgspec.json.decode(text or "{}", type=Told)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return Told()
 
 

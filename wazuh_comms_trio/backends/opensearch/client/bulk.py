@@ -109,7 +109,7 @@ def _uniform_item(reply: HttpReply, count: int) -> BulkItem | None:
         return None
     try:
         read = _decode_item(item)
-    except msgspec.DecodeError:
+    except DECODE_ERRORS:
         return None
     return read.create or read.update or read.delete or read.index
 

@@ -10,6 +10,7 @@ import trio
 
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.state_modules import STATE_PATTERN
+from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
 
@@ -105,5 +106,5 @@ def read_state(reply: HttpReply) -> ClusterState:
         return ClusterState()
     try:
         return msgspec.json.decode(reply.body, type=ClusterState)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except DECODE_ERRORS as exc:
         raise BackendUnavailable("what answers is no OpenSearch") from exc
