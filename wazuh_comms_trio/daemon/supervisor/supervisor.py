@@ -167,8 +167,8 @@ class Supervisor:
         there is one; else that is refused."""
         if self._reloading.locked() and not wait:
             return _refusal("A reload is under way")
-        await self._is_up.wait()  # a signal may come earlier, and a reload's end is told as ready
         async with self._reloading:
+            await self._is_up.wait()  # a signal may come earlier, and a reload's end is told as ready
             if self.stopping:
                 return _refusal("The daemon is stopping")
             self._notifier.reloading()
