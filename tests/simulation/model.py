@@ -18,6 +18,7 @@ INDEX_OF: Final = {
     "fim": "wazuh-states-fim",
     "sca": "wazuh-states-sca",
     "vulnerability": "wazuh-states-vulnerabilities",
+    "inventory": "wazuh-states-inventory-packages",
 }
 
 

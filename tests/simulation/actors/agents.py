@@ -19,6 +19,7 @@ from tests.simulation.actors.group_history import GroupHistory
 from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
+from tests.simulation.forms.events import COLLECTORS, unusable_event, written_otherwise
 from tests.simulation.model import IN_PROGRESS, OTHER_FAILURES, CommandLife, DocumentModel, Operation
 from tests.simulation.nodes.agent_files import FILES
 from tests.simulation.plans.limits import SHARE_BATCH
@@ -111,6 +112,8 @@ class SimAgent:
         )
         if world.plan.features.small_shares or world.plan.features.small_events:
             settings = evolve(settings, batch_bytes=SHARE_BATCH)
+        elif world.plan.features.many_forms:  # most of which are longer
+            settings = evolve(settings, batch_bytes=2 * settings.batch_bytes)
         self.client.is_hasty = settings.retry_interval < 1
         self.program = AgentProgram(self.client, settings, execute=self.execute)
         self.program.stateful = self._ledger(self._stateful_acknowledged)
@@ -255,6 +258,8 @@ class SimAgent:
         rng, model = self.rng, self.model
         self._made += 1
         module = rng.choice(["fim", "sca", "vulnerability"])
+        if self.world.plan.features.many_forms and self.rng_more.random() < 0.3:
+            module = "inventory"
         id = f"{prefix}{rng.randrange(6)}"  # agents have equal ids
         operation = Operation(module, id, "create", {"n": self._made, "o": {f"k{rng.randrange(3)}": self._made}})
         if rng.random() < 0.1:  # its database is lost, or another's: creates over other content, updates of nothing
@@ -292,11 +297,21 @@ class SimAgent:
         self.model.apply(operation)
         ledger = program.stateful
         assert isinstance(ledger, Ledger)
-        event = stateful_event(operation.id, operation.module, operation.action, operation.data)
+        collector = COLLECTORS.get(operation.module)
+        event = stateful_event(operation.id, operation.module, operation.action, operation.data, collector=collector)
+        if self.world.plan.features.many_forms and self.rng_more.random() < 0.6:
+            event = self._in_another_form(operation, event)
         no_json = self.world.plan.stores == "embedded" or self.rng.random() < 0.5
         if no_json:  # else it is the index that refuses it
             event = event.replace(b"poison!", b"poison\xff")
         ledger.note(event, operation)
+
+    def _in_another_form(self, operation: Operation, event: bytes) -> bytes:
+        if not operation.poison:
+            return written_otherwise(self.rng_more, operation)
+        if operation.data == {"text": "poison!"}:
+            return unusable_event(self.rng_more, evolve(operation, data={"text": "poison"}))
+        return event
 
     def make_earlier(self, number: int) -> Sequence[Operation]:
         """Documents that it had made before, and that are acknowledged."""

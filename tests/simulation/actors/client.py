@@ -17,6 +17,7 @@ from attrs import define
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_no_room
 from tests.simulation.determinism import EPOCH
+from tests.simulation.forms.events import expected_results
 from tests.simulation.model import IN_PROGRESS
 from tests.simulation.plans.faults import BUSY, CALLS, DISK, HANGS, MORE_NODES, NODES, UNSERVED
 from tests.simulation.trace import Violation
@@ -294,13 +295,14 @@ class SimClient(AgentClient):
                 self._note_report(event)
         reply = await super().post_stateful(batch)
         if reply.status == 200:
-            wanted = [json.loads(event.split(b"\n", 1)[0])["id"] for event in batch]
+            expected = [(event, *result) for event in batch for result in expected_results(event)]
+            wanted = [document_id for _, document_id, _ in expected]
             results = reply.json()["results"]
             got = [result["id"] for result in results]
             if wanted != got:
                 raise Violation("own results", f"{self.name} sent {wanted} and was answered {got}")
-            for event, result in zip(batch, results, strict=True):
-                status, poisoned = result["status"], b"poison" in event
+            for (event, _, poisoned), result in zip(expected, results, strict=True):
+                status = result["status"]
                 if b'"module":"command"' in event:
                     self._check_report(result["id"], status)
                 healed = b"poison!" in event and trio.current_time() >= self.world.plan.heals

@@ -7,12 +7,13 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Sequence
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import trio
 
 from tests.simulation.actors.operators import insist
+from tests.simulation.forms.malformed import malformed_request
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.testing.agent.client import command_report, metadata_line, stateful_event
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_hostile"]
 
+#: What any request may be answered: its token has ended, it came slowly, or there are too many.
+_EXCUSED: Final = (403, 408, 429)
 #: Seconds after which a node reads an indexer's registry again that it couldn't read.
 UNREAD_WITHIN = 15.0
 
@@ -30,6 +33,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
     """Knows a victim's uuid and ids of commands, has a token of its own at best. What it is answered doesn't matter,
     but for 2xx that it must not get and 500."""
     rng = Random(f"{world.plan.seed} hostile {number}")
+    rng_more = Random(f"{world.plan.seed} hostile {number} more")
     name = f"hostile{number}"
     uuid = str(UUID(int=rng.getrandbits(128), version=4))
     record = Agent(uuid, name, world.key_hash)
@@ -64,6 +68,8 @@ async def run_hostile(world: World, number: int, until: float) -> None:
             f"POST /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n"
         )
         data = head.encode() + b"\r\n" + body + (b"GET /api/v1/ HTTP/1.1\r\n\r\n" if rng.random() < 0.2 else b"")
+        if (malformed := malformed_request(rng_more, uuid, own) if rng_more.random() < 0.5 else None) is not None:
+            path, data, may_succeed = malformed.about, malformed.data, False
         world.requests += 1
         asked = world.in_flight.begin(uuid, f"POST {path}", is_upload=False)
         try:
@@ -88,7 +94,9 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         unread = token == of_another_key and world.plan.stores == "indexer" and world.registry_unread(UNREAD_WITHIN)
         if status == b"500" or (status[:1] == b"2" and not (may_succeed and (token == own or unread))):
             raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
-        if body is bodies[1][1] and b'"status":200' in answer:
+        if malformed is not None and status[:1] == b"4" and int(status) not in (*malformed.statuses, *_EXCUSED):
+            raise Violation("hostile", f"{name}: {malformed.data[:200]!r} -> {answer[:80]!r}")
+        if malformed is None and body is bodies[1][1] and b'"status":200' in answer:
             raise Violation("hostile", f"{name} reported on what it wasn't sent: {answer[-80:]!r}")
         if answer.count(b"HTTP/1.1 ") > 1:
             raise Violation("hostile", f"{name} had two replies")

@@ -69,6 +69,7 @@ class Features:
     health_checks: bool = False  # balancers ask whether nodes are ready, which an operator drains now and then
 
     reports_begun: bool = False  # agents say that they have begun with a command, and later how it ended, or never
+    many_forms: bool = False  # agents write their events in other forms than ours, and such as can't be used
     hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
 
     @property
@@ -136,6 +137,7 @@ _LATER_SHARES: Final = {
     "full_quarantine": 0.12,
     "total_limits": 0.12,
     "reports_begun": 0.25,
+    "many_forms": 0.35,
 }
 
 
@@ -192,6 +194,8 @@ def with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, last_words=True, limits_change=False, fails_last=False)
     if features.small_shares or features.small_events:  # bodies are small: too many for such rates, once they pile up
         features = evolve(features, total_limits=False)
+    if features.small_shares or features.small_events or features.total_limits:  # such events are longer
+        features = evolve(features, many_forms=False)
     return features
 
 
