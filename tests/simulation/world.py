@@ -242,6 +242,7 @@ class World(InjectedFaults):
             await trio.sleep(fault.seconds)
             process.wake()
         elif fault.kind == "cut link":
+            process.note_rights()
             await process.link.aclose()
         elif fault.kind == "reload":
             await node.reload()

@@ -70,7 +70,8 @@ def check_file(agent: SimAgent, name: str, status: int, began: float) -> None:
     """An agent has the files of the groups that it is in; soon after it left one, none of that any more."""
     world, group, now = agent.world, name.partition(".")[0], trio.current_time()
     was_in = group == "default" or agent.groups.is_in(group, began, now)
-    if status == 404 and was_in:
+    was_away = any(since <= now and back >= began for since, back in agent.away)
+    if status == 404 and was_in and not was_away:
         raise Violation("own files", f"{agent.name}: {name} isn't there for it")
     left = group != "default" and agent.groups.is_in(group, began - REVOCATION, now) is False
     unread = len(agent.groups.changes) > 1 and world.had_cause(30.0, UNREAD)

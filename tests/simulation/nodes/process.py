@@ -89,8 +89,15 @@ class Process:
         for stream in sorted(self.streams, key=lambda each: each.number):
             stream.close()
         self.world.stores.process_died(self)
+        self.note_rights()
         self._awake.set()
         self.scope.cancel()
+
+    def note_rights(self) -> None:
+        """What is on its way by its right alone may come again from another worker."""
+        for document_id, owner in self.world.nodes[self.node].hub._granted.items():
+            if owner.link is self.link:
+                self.world.commands[document_id].excused = True
 
     def hang(self) -> None:
         if not self.hangs:

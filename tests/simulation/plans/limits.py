@@ -4,6 +4,7 @@ and those that are, which a reload changes."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,7 @@ __all__ = [
     "POLL_TIMEOUTS",
     "SHARE_BATCH",
     "SHORT_TIMES",
+    "batch_wait",
     "changed",
     "choose_limits",
     "choose_quarantine",
@@ -146,6 +148,11 @@ def with_totals(limits: Limits) -> Limits:
     return evolve(limits, routes=evolve(limits.routes, **few))
 
 
+def batch_wait(rng: Random, features: Features) -> float:
+    """Seconds. Others wait for a body's room for two seconds at most."""
+    return min(rng.choice([0.0, 0.15, 1.0]), 0.15 if features.small_room else inf)
+
+
 def set_limits(limits: Mapping[str, int]) -> None:
     """The others are what they usually are."""
     for (module, name), usual in _USUAL.items():
@@ -156,9 +163,8 @@ def changed(config: Config, plan: Plan, node: int, generation: int) -> Config:
     """What a node's configuration has become by a generation."""
     rng = Random(f"{plan.seed} configuration {node} {generation}")
     api = config.communications_api
-    batcher = Batcher(
-        max_elements=rng.choice([1, 5, 20]), wait_time=rng.choice([0.0, 0.15, 1.0]), eager=rng.random() < 0.7
-    )
+    elements, wait_time = rng.choice([1, 5, 20]), batch_wait(rng, plan.features)
+    batcher = Batcher(max_elements=elements, wait_time=wait_time, eager=rng.random() < 0.7)
     return Config(
         evolve(
             api,

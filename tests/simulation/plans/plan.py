@@ -30,7 +30,7 @@ from tests.simulation.plans.faults import (
     more_faults,
 )
 from tests.simulation.plans.features import Features, choose_features, with_needed
-from tests.simulation.plans.limits import POLL_TIMEOUTS, choose_limits, choose_quarantine
+from tests.simulation.plans.limits import POLL_TIMEOUTS, batch_wait, choose_limits, choose_quarantine
 
 __all__ = ["Plan", "make_plan"]
 
@@ -154,7 +154,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         lease=rng.uniform(2, 4 if shares_claims else 10),
         poll_timeout=max(rng.choice(POLL_TIMEOUTS), _LONG if outlasts_polls or waits_for_freed else 0.0),
         batch_elements=rng.choice([1, 2, 5, 20]),
-        batch_wait=rng.choice([0.0, 0.15, 1.0]),
+        batch_wait=batch_wait(rng, features),
         eager=rng.random() < 0.7,
         poison=max(rng.choice([0.0, 0.03, 0.2]), 0.2 if features.small_shares or features.small_bodies else 0.0),
         together=rng.random() < 0.3,
