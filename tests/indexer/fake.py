@@ -241,6 +241,8 @@ class FakeOpenSearch:
                 return self._search(index, json.loads(body), "scroll" in query)
             case "GET", ["_doc", document_id]:
                 found = self._found(index.name, document_id)
+                if "error" in found:
+                    return 503, {"error": found["error"], "status": 503}
                 return (200 if found["found"] else 404), found
         action = {"_create": "create", "_update": "update", "_doc": "delete"}[parts[1]]
         source = body if action == "create" else None

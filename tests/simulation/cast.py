@@ -19,6 +19,7 @@ from tests.simulation.actors.upgrades import run_upgrades
 from tests.simulation.checks.overdue import run_silent_agent
 from tests.simulation.checks.pruning import run_leavers
 from tests.simulation.checks.readiness import run_drains, run_health_checks
+from tests.simulation.forms.foreign import run_foreign_writer
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -43,6 +44,10 @@ def start_actors(world: World, others: trio.Nursery, busy: trio.Nursery) -> None
         busy.start_soon(run_last_words, world, seconds)
     if features.cancels_groups:
         busy.start_soon(run_group_cancels, world, seconds)
+    if features.global_ids:
+        busy.start_soon(world.contested.run, seconds)
+    if features.foreign_writers:
+        busy.start_soon(run_foreign_writer, world, seconds)
     if features.large_commands:
         busy.start_soon(run_large_commands, world, seconds)
     if features.set_groups:

@@ -18,6 +18,7 @@ from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.room import Fillers
 from tests.simulation.cast import start_actors
 from tests.simulation.checks import service as checks
+from tests.simulation.checks.contested import Contested
 from tests.simulation.checks.event_quota import EventQuota
 from tests.simulation.checks.groups import check_last_groups, check_left_groups
 from tests.simulation.checks.overdue import check_overdue
@@ -56,7 +57,7 @@ from tests.simulation.stores.indexer import IndexerStores
 from tests.simulation.stores.memory import MemoryStores
 from tests.simulation.stores.scratch import own_folder
 from tests.simulation.trace import Violation
-from wazuh_comms_trio.config.models import Batcher, Config, Enrollment, Timeouts
+from wazuh_comms_trio.config.models import Batcher, Config, Enrollment, Events, Timeouts
 from wazuh_comms_trio.config.sections.presence import Presence
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.testing.node.daemon import daemon_config
@@ -105,6 +106,7 @@ class World(InjectedFaults):
                 batcher=batcher,
                 timeouts=timeouts,
                 presence=presence,
+                events=Events(document_id="global" if plan.features.global_ids else "agent"),
                 enrollment=enrollment,
                 limits=limits,
             )
@@ -138,6 +140,7 @@ class World(InjectedFaults):
         self.agents = [SimAgent(self, number) for number in range(plan.agents)]
         #: Payloads that an operator dropped from the quarantine, and when room was made there last.
         self.dropped: list[bytes] = []
+        self.hostile: list[str] = []  # uuids of agents that nothing is promised to
         self.room_made_at = -1e9
         self.fillers = Fillers(self)
         self.ending = False
@@ -148,6 +151,7 @@ class World(InjectedFaults):
         self.crowd = Crowd(self)
         self.floods = Floods(self)
         self.at_once = AtOnce(self)
+        self.contested = Contested(self)
         self.in_flight = InFlight(self)
 
     def agents_clock(self) -> float:

@@ -225,11 +225,12 @@ class SimAgent:
             return
         self._made += 1
         if operation.key in model.documents:
-            operation.action = rng.choice(["create", "create", "update", "delete"])
+            again = "update" if self.world.plan.features.global_ids else "create"
+            operation.action = rng.choice([again, again, "update", "delete"])
             if operation.action == "delete":
                 operation.data = None
         model.apply(operation)
-        event = stateful_event(operation.id, operation.module, operation.action, operation.data)
+        event = stateful_event(self._id_of(operation), operation.module, operation.action, operation.data)
         if (await self.client.post_stateful([event])).status == 200:
             model.acknowledge(operation)
 
@@ -262,14 +263,15 @@ class SimAgent:
             module = "inventory"
         id = f"{prefix}{rng.randrange(6)}"  # agents have equal ids
         operation = Operation(module, id, "create", {"n": self._made, "o": {f"k{rng.randrange(3)}": self._made}})
-        if rng.random() < 0.1:  # its database is lost, or another's: creates over other content, updates of nothing
+        # Its database is lost, or another's: creates over other content, updates of nothing.
+        if rng.random() < 0.1 and not self.world.plan.features.global_ids:
             operation.action = rng.choice(["create", "update"])
         elif rng.random() < self.world.plan.poison:
             operation.id, operation.poison = f"late{self._made}", True
             operation.data = {"text": "poison!"}
             if self.world.plan.features.refused_twice:
                 operation.data = {"text": "poison!", "n": self._made}
-            if prefix == "d" and rng.random() < 0.4:
+            if prefix == "d" and rng.random() < 0.4 and not self.world.plan.features.global_ids:
                 self._later.append(Operation(module, operation.id, "create", {"n": self._made}))
         elif self._later and prefix == "d" and rng.random() < 0.3:
             operation = self._later.pop()
@@ -298,13 +300,18 @@ class SimAgent:
         ledger = program.stateful
         assert isinstance(ledger, Ledger)
         collector = COLLECTORS.get(operation.module)
-        event = stateful_event(operation.id, operation.module, operation.action, operation.data, collector=collector)
+        named = evolve(operation, id=self._id_of(operation))
+        event = stateful_event(named.id, named.module, named.action, named.data, collector=collector)
         if self.world.plan.features.many_forms and self.rng_more.random() < 0.6:
-            event = self._in_another_form(operation, event)
+            event = self._in_another_form(named, event)
         no_json = self.world.plan.stores == "embedded" or self.rng.random() < 0.5
         if no_json:  # else it is the index that refuses it
             event = event.replace(b"poison!", b"poison\xff")
         ledger.note(event, operation)
+
+    def _id_of(self, operation: Operation) -> str:
+        """As the agent says it: where ids are all agents', with what makes it its own."""
+        return f"{self.uuid}_{operation.id}" if self.world.plan.features.global_ids else operation.id
 
     def _in_another_form(self, operation: Operation, event: bytes) -> bytes:
         if not operation.poison:

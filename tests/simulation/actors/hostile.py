@@ -36,6 +36,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
     rng_more = Random(f"{world.plan.seed} hostile {number} more")
     name = f"hostile{number}"
     uuid = str(UUID(int=rng.getrandbits(128), version=4))
+    world.hostile.append(uuid)
     record = Agent(uuid, name, world.key_hash)
     await insist(partial(world.stores.add_agent, record))
     # It never polls: nothing of this comes to it, so it has nothing to report.
@@ -71,7 +72,8 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         if (malformed := malformed_request(rng_more, uuid, own) if rng_more.random() < 0.5 else None) is not None:
             path, data, may_succeed = malformed.about, malformed.data, False
         world.requests += 1
-        asked = world.in_flight.begin(uuid, f"POST {path}", is_upload=False)
+        place = f"POST {path}" if malformed is None else malformed.place
+        asked = world.in_flight.begin(uuid, place, is_upload=False)
         try:
             stream = await world.balancer.connect(name)
         except OSError:

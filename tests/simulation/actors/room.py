@@ -104,6 +104,8 @@ def is_no_room(world: World, agent_id: str, place: str, body: bytes, since: floa
     """May what can never be taken of this body find no room? No entry that would exceed the agent's own share, or the
     whole, at this moment or since the request began."""
     refusable = body.count(b"poison") + body.count(b'"module":"command"')
+    if world.plan.features.global_ids:  # what is there already, or isn't, also its own that comes again
+        refusable = max(refusable, body.count(b'"operation"'))
     if not refusable or not place.startswith("POST events"):
         return False
     if world.room_made_at >= since:

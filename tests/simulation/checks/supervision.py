@@ -46,6 +46,7 @@ class _Seen:
     since: float = -inf
     whole: float = -inf
     reloading: float = inf
+    read_at: float = -inf
     reloaded: float = -inf
     stale: dict[str, float] = field(factory=dict)
 
@@ -71,6 +72,8 @@ def _note(node: Node, known: _Seen) -> None:
         known.reloading, known.reloaded = inf, -inf
     if known.reading != node.reading:
         known.reading, known.since = node.reading, now
+    if known.read_at != node.read_at:  # another one, which may have waited for the one before
+        known.read_at, known.reloading = node.read_at, inf
 
 
 def _check_replaced(world: World, node: Node, known: _Seen) -> None:
@@ -86,14 +89,19 @@ def _check_replaced(world: World, node: Node, known: _Seen) -> None:
 
 def _check_generations(node: Node, known: _Seen) -> None:
     """Those of another configuration than the one in force are told to stop, and do."""
-    settings = node.config_of(str(known.reading)).communications_api
-    longest = max(RELOAD_SPREAD, settings.shutdown.spread) + longest_request(settings) + STOP_MARGIN
+    longest = _longest_stop(node, known)
     passed = trio.current_time() - known.since
     for process in node.running:
         is_old = process.reading < known.reading and not process.is_starting and not process.dead
         told = process.stop.requested.is_set() or process.hangs
         if is_old and ((passed > KNOWN_AFTER and not told) or passed > longest + KNOWN_AFTER):
             raise Violation("generations", f"{process.name} is there {passed:.0f} s after a reload")
+
+
+def _longest_stop(node: Node, known: _Seen) -> float:
+    """Seconds."""
+    settings = node.config_of(str(known.reading)).communications_api
+    return max(RELOAD_SPREAD, settings.shutdown.spread) + longest_request(settings) + STOP_MARGIN
 
 
 def _check_reload(node: Node, known: _Seen) -> None:
@@ -104,6 +112,8 @@ def _check_reload(node: Node, known: _Seen) -> None:
     if node.supervisor._reloading.locked():
         # Each of its workers may need several starts, and the third one waits for the first.
         longest = 2 * FAILED_STARTS_IN_RELOAD * (generation.START_TIMEOUT + BACKOFF_FIRST)
+        # What one that is refused has started ends in order.
+        longest += _longest_stop(node, known)
         known.reloading = min(known.reloading, now)
         if now > known.reloading + longest + KNOWN_AFTER:
             raise Violation("reloads", f"{node.name} reloads since {known.reloading:.1f}")

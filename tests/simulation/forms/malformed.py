@@ -24,6 +24,13 @@ class Malformed:
     data: bytes
     statuses: Sequence[int]
 
+    @property
+    def place(self) -> str:
+        """Its method and route, as limits know it."""
+        method, _, rest = self.data.partition(b" ")
+        target = rest.partition(b" ")[0].partition(b"?")[0]
+        return f"{method.decode('latin-1')} {target.removeprefix(b'/api/v1/').decode('latin-1')}"
+
 
 def malformed_request(rng: Random, uuid: str, token: str) -> Malformed:
     return rng.choice(list(_all_of(uuid, f"Authorization: Bearer {token}")))

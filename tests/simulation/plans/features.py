@@ -70,6 +70,8 @@ class Features:
 
     reports_begun: bool = False  # agents say that they have begun with a command, and later how it ended, or never
     many_forms: bool = False  # agents write their events in other forms than ours, and such as can't be used
+    foreign_writers: bool = False  # another program writes into an indexer's agents and commands what isn't any
+    global_ids: bool = False  # documents have the ids that agents say, and may be another agent's
     hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
 
     @property
@@ -138,6 +140,8 @@ _LATER_SHARES: Final = {
     "total_limits": 0.12,
     "reports_begun": 0.25,
     "many_forms": 0.35,
+    "foreign_writers": 0.35,
+    "global_ids": 0.15,
 }
 
 
@@ -174,6 +178,10 @@ def with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, removes_amid_faults=False)
     if features.small_quota:
         features = evolve(features, small_quota=stores == "embedded" and not features.upgrades)
+    if features.at_once or features.small_quota or features.prunes or features.upgrades:
+        features = evolve(features, global_ids=False)  # bodies that make the same, and shares, are of agents' own ids
+    if stores != "indexer":
+        features = evolve(features, foreign_writers=False)
     if stores != "embedded":
         features = evolve(features, small_events=False, tails=False)
     if features.crowd:  # which goes at once, too, and that is told of all of it together

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tests.indexer.fake import error
+from tests.simulation.forms.foreign import FOREIGN
 from tests.simulation.injected import INDEXER_STORES
 from tests.simulation.nodes.network import SimStream
 from tests.simulation.plans.faults import MORE_NODES, NODES
@@ -173,7 +174,18 @@ class IndexerStores:
         await trio.lowlevel.checkpoint()
         index = self._fake.indices.get("wazuh-commands")
         stored = {} if index is None else index.documents
-        return {each: _command(each, kept.raw) for each, kept in stored.items()}
+        return {each: _command(each, kept.raw) for each, kept in stored.items() if not each.startswith(FOREIGN)}
+
+    def write_foreign(self, index: str, document_id: str, source: Any) -> None:
+        """As another program does, by a request of its own."""
+        if (there := self._fake.indices.get(index)) is not None:
+            there.write(document_id, json.dumps(source).encode())
+
+    def add_foreign(self, index: str, document_id: str, members: Mapping[str, Any]) -> None:
+        """Members beside those of a document that is there."""
+        there = self._fake.indices.get(index)
+        if there is not None and document_id in there.documents:
+            there.update(document_id, members, None)
 
     async def groups(self) -> Mapping[str, Sequence[str]]:
         """Nobody but the operator changes them, who knows."""
