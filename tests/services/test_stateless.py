@@ -72,6 +72,11 @@ def setting(folder: Path | None = None, **settings: Any) -> Setting:
 
 
 class TestPassedOn:
+    async def test_a_client_that_takes_its_time_is_no_slow_engine(self, autojump_clock: MockClock) -> None:
+        made = setting()
+        await made.forward(metadata(), EVENTS, b"\n", EVENTS, pause=60, limit=10)
+        assert made.taken == [metadata() + EVENTS + b"\n" + EVENTS]
+
     @given(st.lists(st.integers(0, len(metadata() + EVENTS)), max_size=6))
     def test_unchanged_wherever_it_is_cut(self, cuts: list[int]) -> None:
         whole = metadata() + EVENTS
@@ -184,6 +189,17 @@ class TestRefusedByTheEngine:
             made.service._engine = engine
             await made.forward(*chunks)
         assert made.quarantine.rejected[0].payload == b"".join(chunks)
+
+    async def test_a_body_that_turns_out_to_be_too_large_is_kept_whole(self, tmp_path: Path) -> None:
+        """A part of it is in the engine's file by then, and a part is read and not written."""
+        made = setting(tmp_path)
+        line = b'\n{"event":{"original":"%b"}}' % (b"x" * 700 * 1024)
+        chunks = [metadata(), b'\n{"module":"logcollector","collector":"file"}', *[line] * 4]
+        async with open_engine(tmp_path / "events", EmbeddedEvents(max_bytes=2 * 1024 * 1024)) as engine:
+            made.service._engine = engine
+            async with aclosing(flow(chunks)) as stream:
+                await made.service.forward(caller(A1), stream, length=None, limit=60.0)
+        assert [one.payload for one in made.quarantine.rejected] == [b"".join(chunks)]
 
     async def test_reading_was_cut_off(self, autojump_clock: MockClock) -> None:
         """An engine that cancels its reader has lost the rest: nothing half goes to quarantine."""

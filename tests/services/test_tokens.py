@@ -126,6 +126,14 @@ class TestKeys:
         with pytest.raises(TokenInvalid):
             read_token(keys, tokens[2])
 
+    def test_a_revoked_key_is_trusted_by_nobodys_word(self) -> None:
+        other = TokenKeys.from_pem(pem(ec.generate_private_key(ec.SECP256R1())))
+        keys = TokenKeys.from_pem(pem(EC), others=[other.public_pem])
+        assert keys.revoke([other.kid])
+        keys.trust(other.public_pem)  # of a generation that doesn't know of it yet
+        with pytest.raises(TokenInvalid):
+            read_token(keys, other.mint(A1, "f", NOW).encode())
+
     def test_keys_dont_show(self) -> None:
         assert "private" not in repr(KEYS).lower().replace("_private", "")
 

@@ -34,6 +34,18 @@ async def test_each_of_two_posts_for_an_agent_is_looked_up_as_it_is_stored(autoj
             assert await queue.take(frozenset()) == {A1}
 
 
+async def test_what_comes_while_an_agent_is_looked_up_is_looked_for_after_it(autojump_clock: MockClock) -> None:
+    """Also where nothing was found, so that no delivery ends."""
+    queue = _queue()
+    with trio.fail_after(1):
+        queue.schedule([A1])
+        assert await queue.take(frozenset()) == {A1}
+        queue.schedule([A1, FLEET[0]])
+        assert await queue.take({A1}) == {FLEET[0]}
+        queue.handed_out([A1])
+        assert await queue.take(frozenset()) == {A1}
+
+
 async def test_of_two_posts_for_an_agent_the_one_that_is_stored_last_is_urgent_too() -> None:
     queue = _queue()
     first = ExitStack()
