@@ -15,7 +15,9 @@ from tests.simulation.plans.faults import (
     DISK,
     ENDS,
     ENGINE,
+    HANGS,
     INDEX,
+    LEFT,
     MORE_NODES,
     NETWORK,
     NODES,
@@ -64,7 +66,7 @@ class InjectedFaults:
         self.revoking: set[str] = set()
         self.revoked: dict[str, float] = {}
         self._died: set[int] = set()  # faults by which a process has died, or was told to stop
-        self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *STOPPED, *DISK)]
+        self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *STOPPED, *LEFT, *DISK)]
         self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
         self._starts = [fault for fault in plan.faults if fault.kind in STARTS]
         self._index = [fault for fault in plan.faults if fault.kind in INDEX]
@@ -109,7 +111,7 @@ class InjectedFaults:
         for fault in self._calls:
             here = (
                 fault.place.partition(".")[0] in places
-                and fault.kind not in ONCE
+                and fault.kind not in (*ONCE, *LEFT)
                 and fault.start <= now < fault.start + fault.seconds
             )
             here = here and (not fault.alone or (process is not None and process.node == fault.node))
@@ -145,8 +147,9 @@ class InjectedFaults:
 
     def holds_up_requests(self) -> bool:
         """Whether a request may come so slowly, in this run, that it is answered 408: also one that a worker took which
-        then hung, and wasn't killed since it hadn't said yet that it serves."""
-        return any(fault.place == "network" or fault.kind == "start hangs" for fault in self.plan.faults)
+        then hung, and wasn't killed since it hadn't said yet that it serves, or is to be waited for but briefly."""
+        hangs = HANGS if self.plan.features.short_waits else ("start hangs",)
+        return any(fault.place == "network" or fault.kind in hangs for fault in self.plan.faults)
 
     def stops_node(self) -> None:
         """An operator does."""
@@ -209,7 +212,8 @@ class InjectedFaults:
     def began_to_hang(self, since: float) -> bool:
         """Did a worker from then on?"""
         now = trio.current_time()
-        return any(fault.kind == "hang worker" and since <= fault.start <= now for fault in self.plan.faults)
+        kinds = ("hang worker", "hang and stop")
+        return any(fault.kind in kinds and since <= fault.start <= now for fault in self.plan.faults)
 
     def registry_hung(self, since: float) -> bool:
         """Did it at any moment from then on?"""

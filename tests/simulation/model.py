@@ -177,6 +177,8 @@ class CommandLife:
     #: Since when nothing of its group's command comes any more but what was being handed over.
     group_cancelled: float = inf
     stolen: bool = False
+    #: When the call ended by which it was posted last; infinite while one waits.
+    posted_until: float = inf
     #: Since when the store has it, as its sender knows.
     added: float = inf
     #: What the agent reported first, once that is acknowledged.

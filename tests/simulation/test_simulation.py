@@ -22,6 +22,7 @@ from tests.simulation.plans.faults import (
     DISK,
     ENGINE,
     INDEX,
+    LEFT,
     MORE_NODES,
     NETWORK,
     NODES,
@@ -151,6 +152,7 @@ def test_a_plan_is_the_seeds_and_every_kind_of_fault_comes() -> None:
         *ENGINE,
         *BUSY,
         *STOPPED,
+        *LEFT,
         *STARTS,
         *TOLD,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,7 @@ from tests.simulation.plans.limits import (
     with_pauses,
     with_rates,
     with_route_limits,
+    with_short_waits,
     with_totals,
 )
 from tests.simulation.plans.plan import Plan
@@ -67,6 +69,8 @@ __all__ = ["World"]
 #: Once faults end, everything is served within this many seconds: an agent's pause after a failure, twice, and a
 #: request's longest time.
 LIVENESS_BOUND = 120.0
+#: Seconds from the end of faults for which a connection is silent where peers are waited for briefly.
+SILENT_FOR = 25.0
 #: Of a run.
 LEAST_REQUESTS = 100
 
@@ -99,6 +103,7 @@ class World(InjectedFaults):
         limits = with_route_limits(api.limits) if plan.features.route_limits else api.limits
         limits = with_rates(api.limits) if plan.features.floods else limits
         limits = with_totals(limits) if plan.features.total_limits else limits
+        limits = with_short_waits(limits) if plan.features.short_waits else limits
         self.config = Config(
             evolve(
                 with_pauses(api, plan.seed) if plan.features.hard_starts else api,
@@ -261,14 +266,19 @@ class World(InjectedFaults):
         self.trace.add("world", "faults end")
         self.faults_ended = trio.current_time()
         self.faults_over.set()
-        for connection in self.silent:
-            connection.cut()
+        self.nursery.start_soon(self._cut_silent, tuple(self.silent))
         for connection in self.connections:
             connection.fault = None
         for node in self.nodes:
             node.clock_offset = 0.0
             for process in node.running:
                 process.wake()
+
+    async def _cut_silent(self, connections: Sequence[Connection]) -> None:
+        """Where our side waits for little, others have seen that there is nobody for a while."""
+        await trio.sleep(SILENT_FOR if self.plan.features.short_waits else 0.0)
+        for connection in connections:
+            connection.cut()
 
     # --- the run
 

@@ -21,6 +21,7 @@ from tests.simulation.forms.events import expected_results
 from tests.simulation.model import IN_PROGRESS
 from tests.simulation.plans.faults import BUSY, CALLS, DISK, HANGS, MORE_NODES, NODES, UNSERVED
 from tests.simulation.trace import Violation
+from wazuh_comms_trio.api.agent_api import base
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.network import Connection, SimStream
     from tests.simulation.world import World
 
-__all__ = ["UNREAD", "OpenPoll", "SimClient", "is_held_up"]
+__all__ = ["UNREAD", "OpenPoll", "SimClient", "is_held_up", "last_connection", "time_for"]
 
 #: Faults of a connection on which an answer may take for ever.
 SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
@@ -42,6 +43,9 @@ IN_TIME_SLACK = 5.0
 #: Seconds by which a command may come after its time, and what may make that more.
 TOO_LATE = 3.0
 DELAYS = (*NODES, *MORE_NODES, "slow", "hang", *HANGS)
+
+#: Seconds for which a post that no store keeps may be delivered that isn't waited for any more.
+HELD_FOR = 5.0
 
 #: Seconds in which what was claimed comes, or is given back.
 HANDED_OVER = 3.0
@@ -65,6 +69,7 @@ class OpenPoll:
 _POLL: ContextVar[OpenPoll | None] = ContextVar("poll", default=None)
 #: Those that were made for the request that this task makes.
 _MADE: ContextVar[list[Connection]] = ContextVar("connections")
+_PLACE: ContextVar[str] = ContextVar("place")
 
 
 def key_of(token: str) -> str:
@@ -89,6 +94,23 @@ def _part(text: str) -> Mapping[str, Any]:
 def expiry_of(token: str) -> int:
     """Each request asks for its token's, which is some other one's as a rule."""
     return token_expiry(token)
+
+
+def last_connection() -> Connection:
+    """The one on which this task's last request was answered."""
+    return _MADE.get()[-1]
+
+
+def time_for(world: World, place: str) -> float | None:
+    """Seconds: the route's, after those in which the registry has to say whose it is. None: of another kind."""
+    times = world.config.communications_api.timeouts
+    return {
+        "POST authentication": times.authentication,
+        "POST events/stateful": times.stateful,
+        "POST events/stateless": times.authentication + times.stateless,
+        "GET files": times.authentication + times.files,
+        "POST vulnerability/scan": times.authentication + times.scan,
+    }.get(place)
 
 
 def is_held_up(world: World, connection: Connection) -> bool:
@@ -140,6 +162,7 @@ class SimClient(AgentClient):
         if (poll := _POLL.get()) is not None:
             poll.connection = stream.connection
         if stream.connection is not None:
+            stream.connection.place = _PLACE.get()
             _MADE.get().append(stream.connection)
         return stream
 
@@ -149,7 +172,7 @@ class SimClient(AgentClient):
         ahead = self.token is not None and made_at(self.token) > world.agents_clock() + 1
         world.trace.add(self.name, f"{place} {'' if body is None else len(body)}")
         number, began, keys = next(self._numbers), trio.current_time(), self.token_keys
-        asked = world.in_flight.begin(self.uuid, place, is_upload=self.chunked and body is not None)
+        asked = world.in_flight.begin(self.uuid, place, is_upload=self._is_upload(body))
         reply: Reply | None = None
         token = "" if place == "POST authentication" else self.token or ""
         signed_by = key_of(token)
@@ -160,6 +183,7 @@ class SimClient(AgentClient):
         is_patient = not self.is_hasty or world.faults_ended is not None or not place.startswith("POST events")
         patience = inf if is_patient else world.plan.patience
         _MADE.set(made := [])
+        _PLACE.set(place.partition("?")[0])
         try:
             with trio.move_on_after(patience) as limit:
                 reply = await super().request(method, path, body, **options)
@@ -207,26 +231,18 @@ class SimClient(AgentClient):
         self._check(place, reply, refusable or self._may_be_unknown(place, began))
         return reply
 
+    def _is_upload(self, body: bytes | None) -> bool:
+        return body is not None and (self.chunked or len(body) > base.TRANSFER_BYTES)
+
     def _check_in_time(self, place: str, made: Sequence[Connection]) -> None:
         """Whatever a store does, who asked has an answer by the end of its route's time. Also who got none."""
-        limit = self._time_for(place.partition("?")[0])
+        limit = time_for(self.world, place.partition("?")[0])
         for connection in made:
             if limit is None or connection.taken is None or is_held_up(self.world, connection):
                 continue
             seconds = trio.current_time() - connection.taken
             if seconds > limit + IN_TIME_SLACK and not self.world.had_cause(seconds, HANGS):
                 raise Violation("in time", f"{self.name}: {place} took {seconds:.1f} s")
-
-    def _time_for(self, place: str) -> float | None:
-        """Seconds: the route's, after those in which the registry has to say whose it is. None: of another kind."""
-        times = self.world.config.communications_api.timeouts
-        return {
-            "POST authentication": times.authentication,
-            "POST events/stateful": times.stateful,
-            "POST events/stateless": times.authentication + times.stateless,
-            "GET files": times.authentication + times.files,
-            "POST vulnerability/scan": times.authentication + times.scan,
-        }.get(place)
 
     def _may_be_unknown(self, place: str, began: float) -> bool:
         """Whether its agent may have been looked up before it had its new key, or was there again: of a log-in that was
@@ -238,7 +254,7 @@ class SimClient(AgentClient):
         an indexer's clients remember for a while."""
         if self.world.plan.stores == "indexer":
             return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, UNREAD)
-        return moment > self.rekeyed_at and not self.world.store_was_away("agents", 30.0)
+        return moment > self.rekeyed_at and not self.world.store_was_away("agents", 6.0)
 
     def is_old_key_refused(self, moment: float) -> bool:
         """Whether no request that began at this moment is served with a token of its old key. Without an indexer none
@@ -355,6 +371,9 @@ class SimClient(AgentClient):
             on_its_way = self.world.had_cause(late, DELAYS) or self.world.had_wrong_clock(life.made)
             if late > TOO_LATE and not on_its_way:
                 raise Violation("too late", f"{self.name} is given {life.document_id}, {late:.1f} s after its time")
+            held = trio.current_time() - life.posted_until
+            if held > HELD_FOR and not (self.world.stores.keeps_posted or self.world.had_cause(held, DELAYS)):
+                raise Violation("too late", f"{self.name} is given {life.document_id}, {held:.1f} s after its post")
             life.came_whole = True
 
     def _check_report(self, document_id: str, status: int) -> None:

@@ -139,13 +139,17 @@ async def run_group_cancels(world: World, until: float) -> None:
         while trio.current_time() < until:
             await trio.sleep(rng.expovariate(0.4))
             number += 1
+            if rng.random() < 0.3:  # while it becomes its members'
+                nursery.start_soon(_cancel_of_group, world, f"gc{number}", 0.0, rng.randrange(40))
             await _send_to_group(world, f"gc{number}", rng.choice([60.0, 600.0]))
             nursery.start_soon(_cancel_of_group, world, f"gc{number}", rng.choice([0.0, rng.uniform(0.0, 1.5), 8.0]))
 
 
-async def _cancel_of_group(world: World, parent: str, seconds: float) -> None:
-    """What is pending of it ends; what is being handed over goes its way."""
+async def _cancel_of_group(world: World, parent: str, seconds: float, turns: int = 0) -> None:
+    """What is pending of it ends; what is being handed over goes its way. ``turns``: of the event loop, before it."""
     await trio.sleep(seconds)
+    for _ in range(turns):
+        await trio.lowlevel.checkpoint()
     claimed = set[str]()
 
     async def cancel() -> Command | None:
@@ -294,6 +298,7 @@ async def _post(world: World, document_id: str, agent: SimAgent, seconds: float,
             began = trio.current_time()
             serving = _serving_since(node, began - HEARD_WITHIN)
             answer: Sequence[Command] = ()
+            life.posted_until = inf
             try:
                 with trio.move_on_after(POST_BOUND) as scope:
                     answer = await HubPoster(hub.post).post([command])
@@ -305,6 +310,8 @@ async def _post(world: World, document_id: str, agent: SimAgent, seconds: float,
                 causes = OTHERS_POSTS if waits_for_nobody else None
                 if not world.had_cause(10.0, causes) and not world.gave_more(10.0):  # by a reload
                     raise Violation("posts", f"{document_id} got an error at {began}, without a cause") from None
+            finally:
+                life.posted_until = trio.current_time()
             if scope.cancelled_caught and node.hub is hub and node.is_up:
                 raise Violation("posts", f"{document_id} wasn't answered in {POST_BOUND} s")
             if answer:

@@ -15,6 +15,7 @@ import trio
 from tests.simulation.actors.agents import SimAgent
 from tests.simulation.actors.client import OpenPoll, is_held_up
 from tests.simulation.checks.leavings import check_room
+from tests.simulation.checks.peers import LeftPolls, check_silent
 from tests.simulation.checks.pruning import check_documents_left
 from tests.simulation.determinism import EPOCH
 from tests.simulation.loads.at_once import check_one_poll
@@ -68,6 +69,8 @@ async def watch(world: World) -> None:
                 _check_in_time(world, life, stored)
                 life.ended = life.ended or stored.status == "failed"
         world.in_flight.check_sending()
+        if world.plan.features.short_waits:
+            check_silent(world)
         if world.plan.features.small_shares:
             _check_shares(world)
         if world.plan.features.small_quota:
@@ -102,6 +105,7 @@ def _check_shares(world: World) -> None:
 async def watch_polls(world: World) -> None:
     """Until cancelled: a poll ends with its token, and with its worker, and an agent that is parked has what there is
     for it."""
+    left = LeftPolls(world)
     told: dict[Process, float] = {}  # since when a worker knows that it is to stop
     # A poll's time varies by a tenth; a reload may have changed it.
     longest = 1.1 * (max(POLL_TIMEOUTS) if world.plan.features.limits_change else world.plan.poll_timeout)
@@ -112,6 +116,7 @@ async def watch_polls(world: World) -> None:
             if process.stop.requested.is_set():
                 told.setdefault(process, now)
         _check_taken(world, now)
+        left.check()
         for agent in world.agents:
             check_one_poll(world, agent)
             for client, poll in agent.polls:
@@ -156,7 +161,8 @@ async def watch_polls(world: World) -> None:
         for agent in world.agents:
             if (life := waiting.get(agent.uuid)) is not None:
                 for _, poll in agent.polls:
-                    if poll.since < now - bound:
+                    is_silent = poll.connection is not None and poll.connection.silent_since is not None
+                    if poll.since < now - bound and not is_silent:
                         raise Violation("parked", f"{agent.name} waits since {poll.since:.1f}, so does {life}")
 
 

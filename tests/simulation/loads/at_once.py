@@ -1,17 +1,19 @@
 """Agents that ask for several things at once, as a program of several threads does: stateful and stateless events on
 connections of their own, a second poll beside the one that is parked, log-ins, files. Each is answered as if it were
-alone; of bodies that came at once to one worker one is the last, as a whole."""
+alone; of bodies that came at once to one worker one is the last, as a whole, and that is the one that came last."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from tests.simulation.actors.client import last_connection
 from tests.simulation.model import Operation
 from tests.simulation.nodes.agent_files import FILES
 from tests.simulation.trace import Violation
@@ -20,12 +22,19 @@ from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
 
 if TYPE_CHECKING:
     from tests.simulation.actors.agents import SimAgent
+    from tests.simulation.nodes.network import Connection
     from tests.simulation.world import World
 
 __all__ = ["AtOnce", "check_one_poll"]
 
 #: Documents that each of an agent's bodies at once writes.
 _DOCUMENTS: Final = ("m0", "m1", "m2")
+#: Seconds beyond its time for which a body that got no answer may be written still, by another process.
+_UNDER_WAY: Final = 10.0
+#: Seconds between bodies that come one after the other, each while those before it are under way; and for which one may
+#: have been held up.
+_APART: Final = 0.3
+_HELD_UP: Final = 20.0
 #: Seconds after which a poll ends that has a newer one beside it, once that is there; and by what neither may be known.
 _PROTECTED: Final = 5.0
 _KNOWN_AFTER: Final = 3.0
@@ -43,6 +52,7 @@ class AtOnce:
         self._number = 0
         self.left = 0
         self.twice: set[SimAgent] = set()
+        self._failed_at: dict[SimAgent, float] = {}  # bodies of theirs, last
 
     async def run(self, until: float) -> None:
         rng, world = self._rng, self._world
@@ -78,26 +88,43 @@ class AtOnce:
         bodies = []
         for _ in range(self._rng.choice([2, 3, 5])):
             self._number += 1
-            made = [Operation(module, id, "create", {"n": self._number}) for id in _DOCUMENTS]
+            ids = self._rng.sample(_DOCUMENTS, len(_DOCUMENTS))  # else pieces in turns would all end with one body's
+            made = [Operation(module, id, "create", {"n": self._number}) for id in ids]
             for operation in made:
                 agent.model.apply(operation)
             bodies.append(made)
-        failed: list[Sequence[Operation]] = []
+        taken: list[Connection] = []
+        began = trio.current_time()
+        apart = self._rng.choice([0.0, _APART])
         async with trio.open_nursery() as nursery:
             for made in bodies:
-                nursery.start_soon(self._post_body, agent, made, failed)
-        agent.model.at_once(bodies, whole=self._world.plan.keeps_order and not failed)
+                nursery.start_soon(self._post_body, agent, made, taken)
+                await trio.sleep(apart)
+        quiet = trio.current_time() - self._failed_at.get(agent, -inf)
+        under_way = self._world.config.communications_api.timeouts.stateful + _UNDER_WAY
+        of_one = len({each.server.process for each in taken}) == 1 and quiet > under_way
+        none_again = quiet > trio.current_time() - began
+        whole = none_again and (of_one or self._world.plan.keeps_order)
+        is_last_known = apart and whole and self._came_in_order(taken)
+        agent.model.at_once(bodies[-1:] if is_last_known else bodies, whole=whole)
         for made in bodies:
             for operation in made:
                 agent.model.acknowledge(operation)
         self._world.trace.strike("at once", "stateful", f"{agent.name}, {len(bodies)} bodies")
 
-    async def _post_body(self, agent: SimAgent, made: Sequence[Operation], failed: list[Sequence[Operation]]) -> None:
+    def _came_in_order(self, taken: Sequence[Connection]) -> bool:
+        """Whether bodies that were sent one after the other came so, and nothing held one up before it had its turn."""
+        was_held_up = self._world.plan.features.small_room or self._world.store_was_away("agents", _HELD_UP)
+        return not was_held_up and all(each.fault is None and each not in self._world.silent for each in taken)
+
+    async def _post_body(self, agent: SimAgent, made: Sequence[Operation], taken: list[Connection]) -> None:
+        """``taken``: the connections on which bodies were."""
         events = [stateful_event(each.id, each.module, each.action, each.data) for each in made]
         self.left += 1
         while (reply := await self._try(agent.client.post_stateful(events))) is None or reply.status != 200:
-            failed.append(made)
+            self._failed_at[agent] = trio.current_time()
             await self._pause(agent, reply)
+        taken.append(last_connection())
         self.left -= 1
 
     async def _post_stateless(self, agent: SimAgent) -> None:

@@ -108,6 +108,10 @@ class InFlight:
         uploads = [each for each in of_agent if each.is_upload and each.route in _UPLOADS]
         if request.is_upload and request.route in _UPLOADS and len(uploads) >= self._limits.agent_uploads:
             return True
+        # Files above their limit are counted as they are sent: all that it asks for may be such.
+        files = [each for each in of_agent if each.route == request.route == "files"]
+        if self._world.plan.features.route_limits and len(files) >= self._limits.agent_downloads:
+            return True
         limit = self._limit(request)
         of_route = [each for each in beside if each.route == request.route]
         if 0 < limit.requests <= len(of_route):
@@ -132,7 +136,11 @@ class InFlight:
         """Each second: of how many bodies the engine was given some at a time, by one worker."""
         limit = self._limits.routes.stateless
         for process in (process for node in self._world.nodes for process in node.running):
-            for most, sent in ((limit.agent_requests, process.most_of_agent), (limit.requests, process.most_sent)):
+            for most, sent in (
+                (self._limits.agent_uploads, process.most_uploads),
+                (limit.agent_requests, process.most_of_agent),
+                (limit.requests, process.most_sent),
+            ):
                 if 0 < most < sent:
                     raise Violation("at once", f"{process.name} took {sent} bodies at once, of which {most} may be")
 

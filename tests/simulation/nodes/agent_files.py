@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from tests.simulation.stores.scratch import own_folder
-from wazuh_comms_trio.backends.files.folder import FolderFiles
+from wazuh_comms_trio.backends.files.folder import FolderFile, FolderFiles
 from wazuh_comms_trio.backends.interfaces import StoredFile
 
 __all__ = ["FILES", "AgentFiles"]
@@ -83,6 +83,16 @@ class _SlowFiles(FolderFiles):
 
     def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
         return self._open_slowly(name)
+
+    async def _open_in_thread(self, name: str) -> FolderFile:
+        """It is read a while before its readers have it."""
+        file = await super()._open_in_thread(name)
+        try:
+            await trio.sleep(self._rng.choice([0.0, 0.05, 1.0]) * self._rng.random())
+        except trio.Cancelled:
+            self._close(file)
+            raise
+        return file
 
     @asynccontextmanager
     async def _open_slowly(self, name: str) -> AsyncIterator[StoredFile]:

@@ -24,6 +24,9 @@ __all__ = ["Balancer", "Connection", "NodeListener", "SimStream", "process_strea
 SMALL_READS = 8
 #: What a read that is split brings at most, where no more than eight times as much waits.
 SPLIT_BYTES = 200
+#: What a connection holds that holds little: less than many replies, and more than a refusal, which is there before all
+#: of what is refused was sent.
+_LITTLE = 400
 
 
 class SimStream(MemoryStream):
@@ -137,7 +140,9 @@ class Connection:
     def __init__(self, world: World, host: str, port: int, fault: Fault | None) -> None:
         self.world = world
         self.fault = fault
-        self.directions = up, down = _Direction(BUFFER_BYTES), _Direction(BUFFER_BYTES)
+        short = world.plan.features.short_waits  # some hold so little that a reply waits for its reader
+        buffer = world.rng_network.choice([_LITTLE, BUFFER_BYTES]) if short else BUFFER_BYTES
+        self.directions = up, down = _Direction(buffer), _Direction(buffer)
         remote, local = (host, port), ("10.0.0.1", 27000)
         self.agent = SimStream(up, down, remote, local)
         self.server = SimStream(down, up, local, remote)
@@ -149,9 +154,13 @@ class Connection:
         self._small_reads = SMALL_READS  # where bodies come in small pieces
         self.made = trio.current_time()
         self.taken: float | None = None  # when a worker took it
+        self.place = ""  # what is asked for on it, where that is known
+        self.replied = False  # some of the reply is on its way
+        self.silent_since: float | None = None  # neither end hears the other
 
     async def pass_on(self, sender: SimStream, data: bytes) -> None:
         fault = self.fault
+        self.replied = self.replied or sender is self.server
         mine = (sender is self.server) == self._downwards
         if fault is not None and fault.kind == "far" and sender is self.server:
             self.world.trace.strike("far", "reply", self.who)
@@ -176,8 +185,7 @@ class Connection:
         elif fault.kind == "cut":
             self.cut()
         else:
-            self.agent.fall_silent()
-            self.world.silent.append(self)
+            self._fall_silent()
             if fault.kind == "hold":
                 self.world.nursery.start_soon(self._wake_later, fault.amount % 1 * 20)
         await sender.send_through(data[first:])
@@ -207,6 +215,7 @@ class Connection:
 
     async def _wake_later(self, seconds: float) -> None:
         await trio.sleep(seconds)
+        self.silent_since = None
         self.agent.wake_up()
 
     async def _forget(self, seconds: float) -> None:
@@ -214,8 +223,12 @@ class Connection:
         await trio.sleep(seconds)
         if not self.agent._closed and not self.server._closed:
             self.world.trace.strike("forget", "connection", self.who)
-            self.agent.fall_silent()
-            self.world.silent.append(self)
+            self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        self.agent.fall_silent()
+        self.silent_since = trio.current_time()
+        self.world.silent.append(self)
 
     async def _drop(self, seconds: float) -> None:
         """It is reset, while its request is under way if that takes so long."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from tests.simulation.injected import INDEXER_STORES, ONCE
-from tests.simulation.plans.faults import WITH_RESULT
+from tests.simulation.plans.faults import LEFT, WITH_RESULT
+from wazuh_comms_trio.api.agent_api import base
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, EngineTimeout, StorageFull
@@ -50,7 +51,8 @@ class Process:
         self.worker: Worker | None = None  # once it listens
         self.reading = 0  # the number of its configuration, once it has it
         self._sending = Counter[str]()
-        self.most_of_agent = self.most_sent = 0  # bodies at once, of one agent and of all
+        self._uploads = Counter[str]()  # those of them that are large
+        self.most_uploads = self.most_of_agent = self.most_sent = 0  # bodies at once, of one agent and of all
         self._served = math.inf  # since when, until it is told to stop, hangs or dies
         self._awake = trio.Event()
         self._awake.set()
@@ -109,15 +111,18 @@ class Process:
             self._served = max(self._served, trio.current_time())
 
     @contextmanager
-    def sending(self, agent_id: str) -> Iterator[None]:
+    def sending(self, agent_id: str, *, is_large: bool) -> Iterator[None]:
         """A body of an agent is given to the engine while the block runs."""
         self._sending[agent_id] += 1
+        self._uploads[agent_id] += is_large
+        self.most_uploads = max(self.most_uploads, self._uploads[agent_id])
         self.most_of_agent = max(self.most_of_agent, self._sending[agent_id])
         self.most_sent = max(self.most_sent, self._sending.total())
         try:
             yield
         finally:
             self._sending[agent_id] -= 1
+            self._uploads[agent_id] -= is_large
 
     async def passable(self) -> None:
         """At every seam: returns when the process lives and runs."""
@@ -159,13 +164,16 @@ class Seam:
         return call
 
     def _counted(self, place: str, options: Mapping[str, Any]) -> AbstractContextManager[None]:
-        return self._process.sending(options["agent_id"]) if place == "engine.send_events" else nullcontext()
+        if place != "engine.send_events":
+            return nullcontext()
+        length = options["length"]
+        return self._process.sending(options["agent_id"], is_large=length is None or length > base.TRANSFER_BYTES)
 
     async def _call(self, place: str, apply: Callable[[], Awaitable[T]]) -> T:
         process, world = self._process, self._process.world
         await trio.lowlevel.checkpoint_if_cancelled()  # then nothing has begun; a turn is taken further down
         await process.passable()
-        only = ONCE if world.plan.stores == "indexer" and self._place in INDEXER_STORES else None
+        only = (*ONCE, *LEFT) if world.plan.stores == "indexer" and self._place in INDEXER_STORES else None
         fault = None if place.endswith("wait_news") else world.meets(place, process, only)
         if fault is None:
             if not place.endswith(("wait_news", "send_events")) and place not in AT_ONCE:
@@ -173,6 +181,11 @@ class Seam:
             world.stores.call_begins(place)
             result = await apply()
             world.stores.call_ends(place)
+            await process.passable()
+            return result
+        if fault.kind in LEFT:
+            result = await apply()
+            await self._leave(result)
             await process.passable()
             return result
         if fault.kind == "die" and fault.amount >= WITH_RESULT and not (result := await apply()):
@@ -196,6 +209,9 @@ class Seam:
                 node.stop()
             await self._wait(fault.amount, place, apply)
             return await apply()
+        # What a registry has read it answers from memory from then on, before who has it read knows it.
+        if fault.kind == "slow" and self._place != "agents" and world.rng_calls.random() < 0.5:
+            return await self._late(fault.amount, place, await apply())
         if fault.kind == "slow":
             await self._wait(fault.amount, place, apply)
             return await apply()
@@ -216,6 +232,29 @@ class Seam:
                 await trio.sleep(0.5)
             else:
                 return
+
+    async def _leave(self, claimed: Any) -> None:
+        """Those leave for whom there is something, which our side may know before it is offered to them, or after."""
+        world, agents = self._process.world, {command.target.id for command in claimed}
+        for agent in (each for each in world.agents if each.uuid in agents):
+            for _, poll in agent.polls:
+                connection = poll.connection
+                if connection is None or connection.replied or connection.server.process is not self._process:
+                    continue
+                world.trace.strike("polls leave", self._place, agent.name)
+                connection.cut()
+        await trio.lowlevel.checkpoint()
+
+    async def _late(self, seconds: float, place: str, result: T) -> T:
+        """The call is carried out, and its answer is what comes late: others are carried out meanwhile."""
+        try:
+            await trio.sleep(seconds)
+        except trio.Cancelled:
+            with trio.move_on_after(1.0, shield=True), suppress(BackendUnavailable):
+                await self._unheard(place, result)
+            raise
+        await self._process.passable()
+        return result
 
     async def _wait(self, seconds: float, place: str, apply: Callable[[], Awaitable[object]]) -> None:
         """The call is under way. Who is cancelled doesn't know whether it was carried out."""

@@ -24,6 +24,8 @@ SUDDEN: Final = (
 )
 #: What a call of a store may meet besides: its node is told to stop just then.
 STOPPED: Final = ("told to stop",)
+#: What a claim may meet besides: the polls leave that it is for, just when it is made.
+LEFT: Final = ("polls leave",)
 #: What a worker may meet while it starts, at a step.
 STARTS: Final = ("start dies", "start fails", "start hangs")
 #: What happens at a moment, to a node that is told several things at once.
@@ -141,6 +143,15 @@ def feature_faults(
         yield "network", "hold", {"start": start, "seconds": 20.0, "share": 0.7, "amount": bytes_and_seconds}
         if nodes > 1 and rng.random() < 0.8:  # by more all commands would have ended there
             yield "sudden", "clock jump", {"start": 0.5, "amount": rng.choice([-30.0, 30.0])}
+    if features.at_once and not features.only_hangs:  # so that some wait behind others of their agent
+        at = {"start": rng.uniform(1.0, seconds / 2), "seconds": 12.0, "place": "events.bulk", "alone": False}
+        yield "call", "slow", at | {"share": 0.5, "amount": rng.uniform(0.5, 1.5)}
+    if features.leaves_at_claim:
+        at = {"start": 1.0, "seconds": seconds, "place": "commands.claim", "share": rng.choice([0.2, 0.5])}
+        yield "call", LEFT[0], at | {"alone": False}
+    if features.short_waits:  # some of it comes after all, when our side has given it up
+        at = {"start": rng.uniform(1.0, seconds / 2), "seconds": 15.0, "share": 0.4}
+        yield "network", rng.choice(["hold", "hold", "silent"]), at | {"amount": rng.choice([0, 40]) + rng.random()}
     if features.removes_amid_faults:
         start = rng.uniform(3.0, seconds / 2)
         kind = rng.choice(["fail", "lose answer"])
@@ -188,7 +199,7 @@ def feature_faults(
     elif features.fails_last:
         # Of the processes alone: the operator's tool isn't kept from sending.
         at = {"start": seconds - rng.uniform(1.5, 3.0), "seconds": 3.0, "share": 1.0, "alone": stores == "indexer"}
-        yield "call", "fail", at | {"place": "commands.claim"}
+        yield "call", rng.choice(["fail", "slow"]), at | {"place": "commands.claim", "amount": rng.uniform(0.3, 2.0)}
     elif features.last_words and not features.dies_with_claims and rng.random() < 0.5:
         lasting = rng.uniform(0.2, 1.0)
         start = seconds - lasting - rng.uniform(0.0, 0.5)

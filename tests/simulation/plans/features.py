@@ -73,6 +73,8 @@ class Features:
     foreign_writers: bool = False  # another program writes into an indexer's agents and commands what isn't any
     global_ids: bool = False  # documents have the ids that agents say, and may be another agent's
     hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
+    short_waits: bool = False  # peers that do nothing have little time
+    leaves_at_claim: bool = False  # agents leave just when something is claimed for their polls
 
     @property
     def reloads(self) -> bool:
@@ -142,6 +144,8 @@ _LATER_SHARES: Final = {
     "many_forms": 0.35,
     "foreign_writers": 0.35,
     "global_ids": 0.15,
+    "short_waits": 0.2,
+    "leaves_at_claim": 0.15,
 }
 
 
@@ -184,10 +188,16 @@ def with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, foreign_writers=False)
     if stores != "embedded":
         features = evolve(features, small_events=False, tails=False)
+    if features.presence:  # what is told needs room
+        features = evolve(features, small_events=False)
     if features.crowd:  # which goes at once, too, and that is told of all of it together
         features = evolve(features, short_times=True, presence=False)
     if features.only_reloads or features.only_hangs:
         features = evolve(features, hard_starts=False)
+    if features.held_claims or features.only_reloads:  # by what is held up for longer
+        features = evolve(features, short_waits=False)
+    if features.short_waits:
+        features = evolve(features, short_times=True)
     if features.small_room:
         features = evolve(features, small_bodies=True)
     if features.set_back:  # memory stores have a clock of their own
@@ -208,10 +218,11 @@ def with_needed(features: Features, stores: str) -> Features:
 
 
 def _with_at_once(features: Features) -> Features:
-    """Several bodies of an agent at once are what a share of the events is for; and where what nothing ends is waited
-    for, a second poll ends it."""
+    """Several bodies of an agent at once are what a share of the events is for, those most that gather while others are
+    written; and where what nothing ends is waited for, a second poll ends it."""
     waits = (features.set_back, features.fails_last, features.dies_with_claims, features.crossed_notes)
     waits = (*waits, features.dies_with_rights, features.revokes_copies)
     if any(waits):
         return evolve(features, at_once=False)
-    return evolve(features, small_events=features.small_events or features.tails)
+    is_small = features.small_events or features.tails
+    return evolve(features, small_events=is_small, slow_disk=features.slow_disk or is_small)

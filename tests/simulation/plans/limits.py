@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
-from wazuh_comms_trio.api.agent_api import base
+from wazuh_comms_trio.api.agent_api import base, commands
 from wazuh_comms_trio.backends import command_rules
 from wazuh_comms_trio.backends.embedded import documents, group_expansion, pruning
 from wazuh_comms_trio.backends.embedded.database import group_commit
@@ -40,6 +40,7 @@ __all__ = [
     "POLL_TIMEOUTS",
     "SHARE_BATCH",
     "SHORT_TIMES",
+    "SHORT_WAIT",
     "batch_wait",
     "changed",
     "choose_limits",
@@ -48,6 +49,7 @@ __all__ = [
     "with_pauses",
     "with_rates",
     "with_route_limits",
+    "with_short_waits",
     "with_totals",
 ]
 
@@ -63,6 +65,9 @@ AGENT_RATE: Final = 4.0
 AGENT_BURST: Final = 12
 #: Of requests that a store which hangs for some seconds doesn't answer in time.
 SHORT_TIMES: Final = Timeouts(authentication=5.0, stateless=3.0, stateful=6.0, files=3.0, scan=5.0)
+
+#: Seconds that a peer which does nothing is waited for.
+SHORT_WAIT: Final = 3.0
 
 _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (events, "_SMALL_PACKET_BYTES", (200, 400)),  # a body above it is written in pieces
@@ -82,7 +87,7 @@ _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequ
     "large_commands": [((command_json,), "LARGEST_REPLY", (700, 1500))],  # of three commands or more
     "cancels_groups": [((group_expansion,), "AT_ONCE", (1, 2))],  # so that there is a while in which they come
     "payload_files": [((rows, store), "INLINE_BYTES", (40, 130))],
-    "small_bodies": [((bodies,), "FREE_BYTES", (0, 200))],
+    "small_bodies": [((bodies, commands), "FREE_BYTES", (0, 200))],
     # Of bodies at once some are written in pieces, between which others would come.
     "at_once": [((events,), "_SMALL_PACKET_BYTES", (200, 65_536)), ((events,), "_PIECE_EVENTS", (1, 2))],
     # Of a few bodies, some of them files; the one that may go beyond it is what nearly all rely on.
@@ -95,6 +100,7 @@ _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequ
         ((bodies,), "SPILLED_BYTES", (300, 1500)),
         ((bodies,), "WRITTEN_AT_ONCE", (100, 700)),
     ],
+    "route_limits": [((base,), "TRANSFER_BYTES", (60, 400))],  # so that some bodies and files are large
     "hard_starts": [((generation,), "START_TIMEOUT", (3, 8, 60))],
     "changing_files": [((folder,), "READ_AHEAD", (20, 1000)), ((folder,), "CHUNK", (10, 50))],
 }
@@ -124,15 +130,27 @@ def choose_quarantine(features: Features, seed: int) -> int:
 
 def with_route_limits(limits: Limits) -> Limits:
     """More than an honest agent has in flight, as a rule: what an answer was lost of may be so still."""
-    few, polls = RouteLimit(agent_requests=2), RouteLimit(agent_requests=8)
-    routes = RouteLimits(commands=polls, stateless=few, stateful=few, files=RouteLimit(agent_requests=3), scan=few)
-    return evolve(limits, routes=routes)
+    few, polls = RouteLimit(agent_requests=3), RouteLimit(agent_requests=8)
+    routes = RouteLimits(commands=polls, stateless=few, stateful=few, files=few, scan=few)
+    return evolve(limits, routes=routes, agent_uploads=2, agent_downloads=2)
 
 
 def with_rates(limits: Limits) -> Limits:
     """More than an honest agent asks for, as a rule."""
     often = RouteLimit(agent_rate=AGENT_RATE, agent_burst=AGENT_BURST)
     return evolve(limits, routes=RouteLimits(often, often, often, often, often))
+
+
+def with_short_waits(limits: Limits) -> Limits:
+    """Less than what is held up in the network takes to arrive."""
+    return evolve(
+        limits,
+        handshake_timeout=SHORT_WAIT,
+        head_timeout=SHORT_WAIT,
+        body_timeout=SHORT_WAIT,
+        stall_timeout=SHORT_WAIT,
+        send_timeout=SHORT_WAIT,
+    )
 
 
 def with_pauses(api: CommunicationsApi, seed: int) -> CommunicationsApi:
