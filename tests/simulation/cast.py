@@ -16,6 +16,7 @@ from tests.simulation.actors.room import run_room_maker
 from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
 from tests.simulation.actors.upgrades import run_upgrades
+from tests.simulation.checks.listings import run_listings
 from tests.simulation.checks.overdue import run_silent_agent
 from tests.simulation.checks.pruning import run_leavers
 from tests.simulation.checks.readiness import run_drains, run_health_checks
@@ -44,6 +45,8 @@ def start_actors(world: World, others: trio.Nursery, busy: trio.Nursery) -> None
         busy.start_soon(run_last_words, world, seconds)
     if features.cancels_groups:
         busy.start_soon(run_group_cancels, world, seconds)
+    if features.listings:
+        busy.start_soon(run_listings, world, seconds)
     if features.global_ids:
         busy.start_soon(world.contested.run, seconds)
     if features.foreign_writers:

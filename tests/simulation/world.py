@@ -20,12 +20,12 @@ from tests.simulation.actors.room import Fillers
 from tests.simulation.cast import start_actors
 from tests.simulation.checks import service as checks
 from tests.simulation.checks.contested import Contested
-from tests.simulation.checks.event_quota import EventQuota
 from tests.simulation.checks.groups import check_last_groups, check_left_groups
 from tests.simulation.checks.overdue import check_overdue
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.checks.pruning import Pruned, check_documents_left
-from tests.simulation.checks.quota import DocumentQuota, Quota
+from tests.simulation.checks.quotas.documents import DocumentQuota, Quota
+from tests.simulation.checks.quotas.events import EventQuota
 from tests.simulation.checks.readiness import check_ready
 from tests.simulation.checks.supervision import watch_supervisors
 from tests.simulation.checks.tail import Tail

@@ -72,6 +72,7 @@ class Features:
     many_forms: bool = False  # agents write their events in other forms than ours, and such as can't be used
     foreign_writers: bool = False  # another program writes into an indexer's agents and commands what isn't any
     global_ids: bool = False  # documents have the ids that agents say, and may be another agent's
+    listings: bool = False  # the operator looks at all agents, a group's, and an agent's commands
     hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
     short_waits: bool = False  # peers that do nothing have little time
     leaves_at_claim: bool = False  # agents leave just when something is claimed for their polls
@@ -146,6 +147,7 @@ _LATER_SHARES: Final = {
     "global_ids": 0.15,
     "short_waits": 0.2,
     "leaves_at_claim": 0.15,
+    "listings": 0.3,
 }
 
 

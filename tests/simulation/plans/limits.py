@@ -13,11 +13,14 @@ from attrs import evolve
 
 from wazuh_comms_trio.api.agent_api import base, commands
 from wazuh_comms_trio.backends import command_rules
-from wazuh_comms_trio.backends.embedded import documents, group_expansion, pruning
+from wazuh_comms_trio.backends.embedded import agents, documents, group_expansion, pruning
+from wazuh_comms_trio.backends.embedded import commands as own_commands
 from wazuh_comms_trio.backends.embedded.database import group_commit
 from wazuh_comms_trio.backends.embedded.ndjson import engine
 from wazuh_comms_trio.backends.files import folder
+from wazuh_comms_trio.backends.opensearch.agents import agent_search
 from wazuh_comms_trio.backends.opensearch.commands import discovery
+from wazuh_comms_trio.backends.opensearch.commands import store as command_store
 from wazuh_comms_trio.backends.opensearch.events import index
 from wazuh_comms_trio.config import capacity
 from wazuh_comms_trio.config.limits.models import RouteLimit, RouteLimits
@@ -82,6 +85,8 @@ _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (discovery, "_PAGE", (20, 50)),
     (upkeep, "_COMPARED_AT_ONCE", (1, 2)),
 )
+#: As limits know the size of a page of what is listed; modules call it as others do.
+_LISTED: Final = "listed _PAGE"
 #: By feature, those that are small with it.
 _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequence[int]]]]] = {
     "large_commands": [((command_json,), "LARGEST_REPLY", (700, 1500))],  # of three commands or more
@@ -101,11 +106,12 @@ _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequ
         ((bodies,), "WRITTEN_AT_ONCE", (100, 700)),
     ],
     "route_limits": [((base,), "TRANSFER_BYTES", (60, 400))],  # so that some bodies and files are large
+    "listings": [((agent_search, agents, own_commands, command_store), _LISTED, (2, 5, 30))],
     "hard_starts": [((generation,), "START_TIMEOUT", (3, 8, 60))],
     "changing_files": [((folder,), "READ_AHEAD", (20, 1000)), ((folder,), "CHUNK", (10, 50))],
 }
 _USUAL: Final = {
-    (module, name): getattr(module, name)
+    (module, name): getattr(module, name.rpartition(" ")[2])
     for modules, name in (
         *(((module,), name) for module, name, _ in _SMALL),
         *((modules, name) for several in _WITH_FEATURE.values() for modules, name, _ in several),
@@ -174,7 +180,7 @@ def batch_wait(rng: Random, features: Features) -> float:
 def set_limits(limits: Mapping[str, int]) -> None:
     """The others are what they usually are."""
     for (module, name), usual in _USUAL.items():
-        setattr(module, name, limits.get(name, usual))
+        setattr(module, name.rpartition(" ")[2], limits.get(name, usual))
 
 
 def changed(config: Config, plan: Plan, node: int, generation: int) -> Config:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,11 @@ __all__ = ["Tool"]
 _CHANGES: Final = ("add", "cancel", "remove", "rekey")
 
 
+async def _collected(pages: Callable[..., AsyncGenerator[Any, None]], *args: Any, **options: Any) -> list[Any]:
+    async with aclosing(pages(*args, **options)) as found:
+        return [page async for page in found]
+
+
 class Tool:
     """One of the tool's stores, while the machine is on."""
 
@@ -36,6 +42,7 @@ class Tool:
                         result = await stores.database.write(partial(rekey, agent_id=args[0], key_hash=args[1]))
                     else:
                         method = getattr(getattr(stores, self._which), name)
+                        method = partial(_collected, method) if name == "pages" else method
                         result = await self._perhaps_killed(name, lambda: method(*args, **options))
                     if self._stores.disk.image is not None:
                         raise BackendUnavailable("the power is off")

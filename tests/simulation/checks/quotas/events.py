@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
-from tests.simulation.checks.quota import UNSEEN, Quota
+from tests.simulation.checks.quotas.documents import UNSEEN, Quota
 from tests.simulation.plans.faults import ENDS, POWER
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope_room, records

@@ -1,0 +1,1 @@
+"""What agents may have of embedded stores, of documents and of events."""
