@@ -59,6 +59,8 @@ ANSWERED: Final = (
     *("commands.report", "commands.report", "commands.report", "commands.report", "commands.mark_sent"),
     *("commands.claim", "events.bulk", "engine.send_events", "quarantine.add"),
 )
+#: Likewise, of what an operator does.
+TOLD_OPERATOR: Final = ("tool's commands.cancel", "tool's commands.add", "tool's agents.remove", "tool's agents.rekey")
 #: What a process dies with that has the result of its call in its hands, and nothing where that has none: an amount.
 WITH_RESULT: Final = 9.0  # by chance none has so much
 #: What the index may say of a part of the documents.
@@ -170,6 +172,10 @@ def feature_faults(
         if rng.random() < 0.4:  # or with one of a stateless body's writes
             number = METHODS.index("engine.send_events") / 1000
             yield "sudden", "power cut", {"start": rng.uniform(2.0, seconds * 0.9), "amount": number, "alone": True}
+    if features.struck_after_operator and stores == "embedded":
+        for _ in range(rng.choice([1, 2])):
+            at = {"start": rng.uniform(1.0, seconds * 0.8), "place": rng.choice(TOLD_OPERATOR)}
+            yield "sudden", "power cut", at | {"amount": rng.uniform(0.001, 0.03)}
     if features.dies_with_claims:  # of which many are made at the last tick
         at = {"start": floor(seconds) - 0.2, "seconds": 1.2, "share": 1.0, "alone": False}
         yield "call", "die", at | {"place": "commands.claim", "amount": WITH_RESULT}

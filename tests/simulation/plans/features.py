@@ -53,6 +53,7 @@ class Features:
     small_room: bool = False  # few bodies have room, in memory and in files
     crossed_notes: bool = False  # one worker notes deliveries late, and agents' groups change twice meanwhile
     struck_once_answered: bool = False  # the power goes a moment after a call, once what it answered is known
+    struck_after_operator: bool = False  # likewise, of what an operator does
     dies_with_claims: bool = False  # the only worker does, with what it has just claimed, and nothing comes after it
     expires_late: bool = False  # commands whose time is over can't be ended
     small_events: bool = False  # stateless events have little room, until an operator gives more, or the oldest go
@@ -148,6 +149,7 @@ _LATER_SHARES: Final = {
     "short_waits": 0.2,
     "leaves_at_claim": 0.15,
     "listings": 0.3,
+    "struck_after_operator": 0.25,
 }
 
 

@@ -70,7 +70,7 @@ class EmbeddedStores:
         )
         self._world = world
         self._armed_for = ""
-        self._goes_after: Fault | None = None
+        self._goes_after: dict[str, Fault] = {}  # by the call after which the power does
         self._moves = self._node_is_down = False
         api = world.config.communications_api
         embedded = evolve(api.embedded, path=self.folder)
@@ -154,7 +154,7 @@ class EmbeddedStores:
         self._node = node
         number = int(fault.amount * 1000)
         if fault.place:
-            self._goes_after = fault
+            self._goes_after[fault.place] = fault
         elif fault.alone:
             self._armed_for = METHODS[number % len(METHODS)]
         else:
@@ -168,9 +168,8 @@ class EmbeddedStores:
 
     def call_ends(self, place: str) -> None:
         """It was, and its answer is about to be known."""
-        if self._goes_after is not None and place == self._goes_after.place and self._world.faults_ended is None:
-            self._world.nursery.start_soon(self._go_after, self._goes_after.amount)
-            self._goes_after = None
+        if self._world.faults_ended is None and (fault := self._goes_after.pop(place, None)) is not None:
+            self._world.nursery.start_soon(self._go_after, fault.amount)
 
     async def _go_after(self, seconds: float) -> None:
         await trio.sleep(seconds)

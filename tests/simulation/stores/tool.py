@@ -46,6 +46,7 @@ class Tool:
                         result = await self._perhaps_killed(name, lambda: method(*args, **options))
                     if self._stores.disk.image is not None:
                         raise BackendUnavailable("the power is off")
+                    self._stores.call_ends(f"tool's {self._which}.{name}")
                     has_taken_over = bool(stores.commands._groups._unfinished)
                 if has_taken_over:  # what one that was killed had begun, and what is others' once this one has ended
                     await self._stores.tool_ended()
