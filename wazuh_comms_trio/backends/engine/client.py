@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from pathlib import Path
@@ -95,6 +95,16 @@ def reason_of(reply: HttpReply) -> str:
     return "; ".join(words)[:_LONGEST_REASON] or f"The engine answered {reply.status}"
 
 
+async def _or_its_head(exchange: Awaitable[HttpReply]) -> HttpReply:
+    """The answer to events, or a refusal's head where its body doesn't come as it should: that has reasons alone."""
+    try:
+        return await exchange
+    except HttpFailure as failure:
+        if 400 <= failure.status < 500:
+            return HttpReply(failure.status, {}, b"")
+        raise
+
+
 class UnixEngine:
     """``Engine`` over a Unix socket. ``settings.retries`` are further attempts where nothing was consumed: the
     connection couldn't be made, or a kept one turned out to be closed. ``settings.timeout`` seconds are for the answer
@@ -149,7 +159,8 @@ class UnixEngine:
                 with self._judging(wait):
                     async with self._pool.connection() as connection:
                         pieces = _Pieces(body, wait)
-                        return await connection.exchange_stream("POST", _EVENTS, headers, pieces, length=length)
+                        exchange = connection.exchange_stream("POST", _EVENTS, headers, pieces, length=length)
+                        return await _or_its_head(exchange)
             finally:
                 self._streams.release(began, answered=None)  # the agent may be what is slow
 
@@ -202,7 +213,8 @@ class UnixEngine:
         answered: bool | None = False
         try:
             with self._judging(wait):
-                reply = await self._pool.request("POST", target, headers, body, was_unseen=_was_unread)
+                exchange = self._pool.request("POST", target, headers, body, was_unseen=_was_unread)
+                reply = await (_or_its_head(exchange) if target == _EVENTS else exchange)
             answered = reply.status not in _OVERLOADED
             return reply
         except trio.Cancelled:

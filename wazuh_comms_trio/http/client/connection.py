@@ -44,16 +44,25 @@ class HttpReply:
 
 class HttpFailure(Exception):
     """Raised for an exchange that came to nothing. ``timed_out``: nothing was heard within the limit. ``sent``: the
-    peer may have seen some of the request. ``heard``: it had begun to answer; ``too_large``: more than is taken."""
+    peer may have seen some of the request. ``heard``: it had begun to answer; ``too_large``: more than is taken.
+    ``status``: what the head of an answer said whose body didn't come, or not all of it; 0: there was none."""
 
     def __init__(
-        self, text: str, *, sent: bool, heard: bool = False, timed_out: bool = False, too_large: bool = False
+        self,
+        text: str,
+        *,
+        sent: bool,
+        heard: bool = False,
+        timed_out: bool = False,
+        too_large: bool = False,
+        status: int = 0,
     ) -> None:
         super().__init__(text)
         self.sent = sent
         self.heard = heard
         self.timed_out = timed_out
         self.too_large = too_large
+        self.status = status
 
 
 class _Sending:
@@ -99,6 +108,7 @@ class HttpConnection:
         self.largest_reply = largest_reply
         self._h11: h11.Connection | None = None  # made for the first exchange that isn't a simple one
         self._heard = False
+        self._status = 0  # of the answer that is being read
         self._cut_off = False  # a request that didn't go out whole, or an answer after which the peer closes
         self._simple = False  # an exchange is under way that h11 knows nothing of
 
@@ -264,7 +274,7 @@ class HttpConnection:
         if not self.reusable:
             raise RuntimeError(f"{self!r} cannot take another request")
         self.used += 1
-        self._heard = False
+        self._heard, self._status = False, 0
 
     def _encode(self, event: h11.Data | h11.EndOfMessage) -> list[Any]:
         try:
@@ -318,14 +328,16 @@ class HttpConnection:
                 if not received:
                     self._http.receive_data(b"")
                 return await self._read_reply()
+        self._status = head.status
         if head.length > self.largest_reply:
-            raise _too_large()
+            raise self._too_large()
         end += head.length
         while len(data) < end:
             received = await self._receive()
             if not received:
                 text = f"it ended after {len(data) - end + head.length} of {head.length} bytes"
-                raise HttpFailure(f"the answer isn't sound HTTP: {text}", sent=True, heard=True)
+                text = f"the answer isn't sound HTTP: {text}"
+                raise HttpFailure(text, sent=True, heard=True, status=self._status)
             data += received
         self._simple = False
         self._cut_off = self._cut_off or head.closing or len(data) > end  # more than was asked for
@@ -334,26 +346,26 @@ class HttpConnection:
 
     async def _read_reply(self) -> HttpReply:
         """Reads an answer, without a time limit of its own."""
-        status = 0
         headers: dict[str, str] = {}
         body = bytearray()
         while True:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as exc:
-                raise HttpFailure(f"the answer isn't sound HTTP: {exc}", sent=True, heard=self._heard) from exc
+                text = f"the answer isn't sound HTTP: {exc}"
+                raise HttpFailure(text, sent=True, heard=self._heard, status=self._status) from exc
             if event is h11.NEED_DATA:
                 data = bytes(await self._receive())
                 if not data and not self._heard:
                     raise HttpFailure("the connection was closed without an answer", sent=True)
                 self._http.receive_data(data)
             elif isinstance(event, h11.Response):
-                status = event.status_code
+                self._status = event.status_code
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > self.largest_reply:
-                    raise _too_large()
+                    raise self._too_large()
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif isinstance(event, h11.ConnectionClosed):
@@ -361,24 +373,24 @@ class HttpConnection:
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         self.idle_since = trio.current_time()
-        return HttpReply(status, headers, bytes(body))
+        return HttpReply(self._status, headers, bytes(body))
 
     async def _receive(self) -> bytes | bytearray:
         try:
             data = await self._stream.receive_some(_RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             text = f"the connection broke before the answer was complete: {describe_cause(exc)}"
-            raise HttpFailure(text, sent=True, heard=self._heard) from exc
+            raise HttpFailure(text, sent=True, heard=self._heard, status=self._status) from exc
         self._heard = self._heard or bool(data)
         return data
 
     def _no_answer(self) -> HttpFailure:
         what = "the answer did not end" if self._heard else "there was no answer"
-        return HttpFailure(f"{what} within {self.read_timeout:g} s", sent=True, heard=self._heard, timed_out=True)
+        text = f"{what} within {self.read_timeout:g} s"
+        return HttpFailure(text, sent=True, heard=self._heard, timed_out=True, status=self._status)
 
-
-def _too_large() -> HttpFailure:
-    return HttpFailure("the answer is too large", sent=True, heard=True, too_large=True)
+    def _too_large(self) -> HttpFailure:
+        return HttpFailure("the answer is too large", sent=True, heard=True, too_large=True, status=self._status)
 
 
 def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
