@@ -14,7 +14,7 @@ from tests.indexer.client.operations import INDEX, create, delete, update
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.bulk import BulkItem, Part, judge, middle, read_items, split, to_result
 from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import encode_all
-from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable
+from wazuh_comms_trio.backends.opensearch.client.client import LONGEST_REASON, ErrorDetail, IndexerUnavailable, describe
 from wazuh_comms_trio.http.client.connection import HttpReply
 
 # --- what an item means ---
@@ -192,3 +192,18 @@ def test_a_refusals_whole_cause_is_kept() -> None:
     result = to_result(item)
     assert (result.result, result.cause) == ("failed to parse", "outer: root_exception")
     assert result.whole_reason == "failed to parse: outer: root_exception"
+
+
+def test_a_reason_that_quotes_a_whole_value_is_cut() -> None:
+    """It goes to the agent, the quarantine and the log."""
+    value = "x" * 1_000_000
+    cause = {"type": "illegal_argument_exception", "reason": f"For input string: {value!r}"}
+    causes = {**cause, "caused_by": {**cause, "reason": value[1:], "caused_by": {"type": value}}}
+    error = {"type": "mapper_parsing_exception", "reason": f"failed to parse field [a]: {value!r}", "caused_by": causes}
+    (item,) = read_items(answer({"create": {"status": 400, "error": error}}), 1)
+    result = to_result(item)
+    assert result.result.startswith("failed to parse field [a]: 'xxx")
+    assert result.cause.startswith("For input string: 'xxx")
+    assert len(result.result) <= LONGEST_REASON
+    assert len(result.whole_reason) <= 2 * LONGEST_REASON + 2
+    assert len(describe(HttpReply(400, {}, json.dumps({"error": error}).encode()))) <= 2 * LONGEST_REASON

@@ -228,7 +228,7 @@ def to_result(item: BulkItem) -> ItemResult:
     if item.error is None:
         return _plain(item.status, item.result)
     outcome = _OUTCOMES[judge(item)]
-    cause = ": ".join(item.error.causes()) if outcome is Outcome.REFUSED else ""
+    cause = item.error.cause if outcome is Outcome.REFUSED else ""
     return ItemResult(item.status, item.error.reason or item.error.type, outcome, cause=cause)
 
 

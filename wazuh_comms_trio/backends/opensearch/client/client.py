@@ -97,12 +97,27 @@ def _with(account: Account, call: _Call) -> _Call:
     return evolve(call, headers=[*call.headers, ("Authorization", account.authorization)])
 
 
+#: Of an error, characters.
+LONGEST_REASON: Final = 1000
+
+
 class ErrorDetail(msgspec.Struct):
-    """OpenSearch's ``error`` object, of an item or of a whole request."""
+    """OpenSearch's ``error`` object, of an item or of a whole request. A reason quotes what it is about, a whole field
+    for one: it is cut, as it goes to the agent, the quarantine and the log."""
 
     type: str = ""
     reason: str | None = ""
     caused_by: msgspec.Raw = msgspec.Raw(b"")
+
+    def __post_init__(self) -> None:
+        self.type = self.type[:LONGEST_REASON]
+        if self.reason is not None and len(self.reason) > LONGEST_REASON:
+            self.reason = f"{self.reason[: LONGEST_REASON - 1]}…"
+
+    @property
+    def cause(self) -> str:
+        """``causes`` in one text, which is no longer than a reason."""
+        return ": ".join(self.causes())[:LONGEST_REASON]
 
     def causes(self) -> list[str]:
         """What it comes from, down to the root: the reason of each cause, its type where it has none. What was said

@@ -208,8 +208,8 @@ class OpenSearchEvents:
             if not alone:
                 return _halves(batch, part)
             reason = error.reason or "the document is too large"
-            cause = ": ".join(error.causes())
-            batch.results[batch.encoded.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED, cause=cause)
+            refused = ItemResult(400, reason, Outcome.REFUSED, cause=error.cause)
+            batch.results[batch.encoded.positions[part.start]] = refused
             return []
         is_too_much = reply.status == 413 or (reply.status == 429 and not is_queue_full(error))
         if is_too_much and not alone and (part.size > _SMALLEST_LIMIT or reply.status == 413):
