@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,28 @@ async def test_a_quota_with_room_for_nothing_but_small_bodies_is_used_up(
         segment_files(tmp_path / "events")[0].path.unlink()
         await engine.probe()
         assert not engine.outage.failing
+
+
+@pytest.mark.expects_errors
+@pytest.mark.parametrize(("delete", "advice"), [(False, "are removed"), (True, "what is being written")])
+async def test_a_full_quota_says_what_ends_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, delete: bool, advice: str
+) -> None:
+    arrived = trio.Event()
+
+    async def half_of_a_body() -> AsyncIterator[bytes]:
+        yield b"x" * 2 * MIB
+        arrived.set()
+        await trio.sleep_forever()
+
+    async with engine_in(tmp_path, max_bytes=2 * MIB + 10_000, delete=delete) as engine, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(engine.send_events, half_of_a_body(), agent_id=A2, length=None))
+        await arrived.wait()
+        with pytest.raises(StorageFull):
+            await send(engine, body_of(20_000))
+        nursery.cancel_scope.cancel()
+    (complaint,) = complaints(caplog)
+    assert advice in complaint
 
 
 async def test_a_share_smaller_than_a_usual_body_is_no_full_quota(tmp_path: Path) -> None:

@@ -289,6 +289,8 @@ class NdjsonEngine:
         if isinstance(exc, QuotaReached):
             limit = self._settings.max_bytes
             advice = f"events get 503 until some of the {limit} bytes in {self._folder} are removed"
+            if self._settings.on_full == "delete_oldest":  # the others were deleted
+                advice = f"events get 503 while what is being written has all {limit} bytes in {self._folder}"
             self.outage.failed(advice, kind="the quota is reached", level=logging.ERROR)
             return reported(StorageFull)
         if is_full(exc):
