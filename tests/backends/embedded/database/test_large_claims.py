@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from pathlib import Path
 from random import Random
 
@@ -41,6 +43,25 @@ async def test_a_claim_is_as_large_as_a_reply_and_the_rest_is_news(tmp_path: Pat
             assert news == {WHOSE[document_id] for document_id in "cde" if document_id >= expected[0]}
             assert [each.document_id for each in await stores.commands.claim(news)] == expected
         assert not await stores.commands.claim([A1, A2])
+
+
+@pytest.mark.parametrize("value", [[], {}, 1.5, "ab", [[]]], ids=repr)
+async def test_many_values_are_counted_as_what_they_take(tmp_path: Path, value: object) -> None:
+    count = CLAIM_BYTES // len(json.dumps([value])) // 10
+    async with open_sqlite(tmp_path) as stores:
+        for number in range(30):
+            args = {"i": number, "x": [value] * count}
+            large = Command(f"d{number}", Target("agent", A1), Action("restart", args=args), timeout=1000)
+            await stores.commands.add([large])
+        await stores.commands.wait_news()
+        tracemalloc.start()
+        try:
+            claimed = await stores.commands.claim([A1])
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert claimed
+        assert held < 3 * CLAIM_BYTES  # the last one makes it more than may be
 
 
 async def test_all_come_to_their_agents(tmp_path: Path) -> None:
