@@ -18,7 +18,7 @@ from attrs import define
 from tests.simulation.checks import service as checks
 from tests.simulation.loop.inline import use_inline
 from tests.simulation.nodes.versions import use_versions
-from tests.simulation.plans.faults import DISK, POWER
+from tests.simulation.plans.faults import CALLS, DISK, HANGS, MORE_NODES, NODES, POWER, STARTS, STOPPED, TOLD
 from tests.simulation.plans.plan import Plan
 from tests.simulation.stores.engine import use_simulated_engine
 from tests.simulation.stores.idle_connections import use_memory_streams
@@ -31,10 +31,18 @@ __all__ = ["Result", "prepare", "run_world"]
 
 #: A run takes less than a second of a core, as a rule.
 CORE_SECONDS = 20.0
-#: What is logged as an error when faults are injected.
-EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered", "not reloaded:")
-#: What a supervisor says of a worker.
-OF_WORKERS = re.compile(r"worker \S+ (ended with|didn't get ready|hangs|doesn't end)")
+#: What is said when something has happened that is a fault's doing, and the kinds of which one has then been there.
+CAUSED = (
+    (re.compile("the supervisor is gone"), ("cut link", "kill node", *POWER)),
+    (re.compile("the command store couldn't be told what was delivered"), (*CALLS, *DISK, *NODES, *MORE_NODES)),
+    (re.compile(r"worker \S+ hangs"), HANGS),
+    (re.compile(r"worker \S+ doesn't end"), (*HANGS, "hang", "slow")),
+    (re.compile(r"worker \S+ didn't get ready"), (*HANGS, "hang", "slow", *NODES)),
+    (re.compile(r"worker \S+ ended with SIGKILL"), ("kill worker", "die", "start dies", *HANGS, "hang", "slow")),
+    (re.compile(r"worker \S+ ended with status 0"), ("cut link", *STOPPED, *TOLD)),
+    (re.compile(r"worker \S+ ended with"), ("start fails", "cut link", *CALLS, *DISK, *NODES, *MORE_NODES)),
+    (re.compile("not reloaded:"), (*STARTS, *HANGS, *CALLS, *DISK, *NODES, *MORE_NODES, "kill worker")),
+)
 #: Why it doesn't reload, whatever faults there are.
 REFUSALS = ("not reloaded: A reload is under way", "not reloaded: The daemon is stopping")
 
@@ -58,7 +66,8 @@ class _Errors(logging.Handler):
         text = record.getMessage()
         if (process is not None and process.dead) or text in REFUSALS:
             return
-        if (text.startswith(EXPECTED_ERRORS) or OF_WORKERS.match(text)) and world.had_cause(60.0):
+        kinds = next((kinds for pattern, kinds in CAUSED if pattern.match(text)), ())
+        if kinds and world.had_cause(60.0, kinds):
             return
         if any(words in text for words in DISK_ERRORS) and world.had_cause(60.0, DISK):
             return
