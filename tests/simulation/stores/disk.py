@@ -133,6 +133,7 @@ class Disk:
             for name in _names_in(folder):
                 (folder / name).unlink()
         for path, content in self.image.items():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.write_bytes(content)
             path.chmod(0o600)
         self.image = None
