@@ -86,9 +86,10 @@ class _Call:
     patient: bool = False  # its answer, or its whole time, is waited for
 
 
-_ACCEPT: Final = ("Accept", JSON)
+#: Without a coding: who isn't told takes any for welcome (RFC 9110, 12.5.3), a proxy between for instance.
+_ACCEPT: Final = (("Accept", JSON), ("Accept-Encoding", "identity"))
 #: What a node that failed is asked before it is trusted with a request.
-_PROBE: Final = _Call("GET", "/", [_ACCEPT], None, True, _PROBE_TIMEOUT)
+_PROBE: Final = _Call("GET", "/", _ACCEPT, None, True, _PROBE_TIMEOUT)
 
 
 def _with(account: Account, call: _Call) -> _Call:
@@ -226,7 +227,7 @@ class OpenSearchClient:
         ``IndexerUnavailable`` when no node answers, ``ReplyTooLarge``. Cancelled: may have been applied."""
         if query:
             target = f"{target}?{urlencode(query)}"
-        headers = [_ACCEPT]
+        headers = [*_ACCEPT]
         if body is not None:
             headers.append(("Content-Type", content_type))
             if 0 < self._limits.gzip_bytes <= len(body):
