@@ -35,10 +35,13 @@ CORE_SECONDS = 20.0
 CAUSED = (
     (re.compile("the supervisor is gone"), ("cut link", "kill node", *POWER)),
     (re.compile("the command store couldn't be told what was delivered"), (*CALLS, *DISK, *NODES, *MORE_NODES)),
-    (re.compile(r"worker \S+ hangs"), HANGS),
+    (re.compile(r"worker \S+ hangs"), (*HANGS, "cut link")),
     (re.compile(r"worker \S+ doesn't end"), (*HANGS, "hang", "slow")),
     (re.compile(r"worker \S+ didn't get ready"), (*HANGS, "hang", "slow", *NODES)),
-    (re.compile(r"worker \S+ ended with SIGKILL"), ("kill worker", "die", "start dies", *HANGS, "hang", "slow")),
+    (
+        re.compile(r"worker \S+ ended with SIGKILL"),
+        ("kill worker", "die", "start dies", "cut link", *HANGS, "hang", "slow"),
+    ),
     (re.compile(r"worker \S+ ended with status 0"), ("cut link", *STOPPED, *TOLD)),
     (re.compile(r"worker \S+ ended with"), ("start fails", "cut link", *CALLS, *DISK, *NODES, *MORE_NODES)),
     (re.compile("not reloaded:"), (*STARTS, *HANGS, *CALLS, *DISK, *NODES, *MORE_NODES, "kill worker")),

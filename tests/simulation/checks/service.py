@@ -294,7 +294,13 @@ async def check_end(world: World) -> None:
         _check_in_time(world, life, stored)
         is_cancelled = stored.result is not None and stored.result.message == rules.CANCELLED
         is_alone = stored is parent  # an agent may have what a group's became, and report on it all the same
-        if life.cancelled and is_alone and not is_cancelled and not world.had_cause(inf, ("restore",)):
+        if (
+            life.cancelled
+            and not life.posted
+            and is_alone
+            and not is_cancelled
+            and not world.had_cause(inf, ("restore",))
+        ):
             raise Violation("cancelled", f"{life.document_id} was cancelled and is {stored.status}")
         if life.first_final is not None:
             code = None if stored.result is None else stored.result.code
