@@ -14,7 +14,8 @@ from tests.indexer.client.operations import INDEX, create, delete, update
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.bulk import BulkItem, Part, judge, middle, read_items, split, to_result
 from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import encode_all
-from wazuh_comms_trio.backends.opensearch.client.client import LONGEST_REASON, ErrorDetail, IndexerUnavailable, describe
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable
+from wazuh_comms_trio.backends.opensearch.client.error_details import LONGEST_REASON, ErrorDetail, describe
 from wazuh_comms_trio.http.client.connection import HttpReply
 
 # --- what an item means ---

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from wazuh_comms_trio.backends.opensearch.agents.documents import to_agent
 from wazuh_comms_trio.backends.opensearch.client.bulk import judge, read_items
-from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, decode, error_of
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, decode
+from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.opensearch.client.found import read_found, read_found_text
 from wazuh_comms_trio.backends.opensearch.client.search import read_hits
 from wazuh_comms_trio.backends.opensearch.client.slices import (

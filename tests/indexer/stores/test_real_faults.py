@@ -16,7 +16,8 @@ from tests.indexer.harness import call, settings
 from tests.indexer.proxy import proxy
 from tests.indexer.stores.real_operations import INDEX, create
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
-from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient, error_of, path
+from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.backend_models import IndexerClient
 from wazuh_comms_trio.errors import BackendUnavailable

@@ -13,7 +13,8 @@ from typing import Any, Final
 from attrs import frozen
 
 from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT
-from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 from wazuh_comms_trio.backends.opensearch.client.search import search

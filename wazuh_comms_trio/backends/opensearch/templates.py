@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.state_modules import STATE_PATTERN, STATE_TEMPLATES
 
 Kind = Literal["agents", "commands", "states", "presence"]

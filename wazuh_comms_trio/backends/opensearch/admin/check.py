@@ -16,14 +16,9 @@ from wazuh_comms_trio.backends.opensearch.admin.mappings import agents_problems,
 from wazuh_comms_trio.backends.opensearch.admin.unreadable import find_unreadable
 from wazuh_comms_trio.backends.opensearch.agents import documents as agents
 from wazuh_comms_trio.backends.opensearch.client.bulk import partial, read_items, update_line
-from wazuh_comms_trio.backends.opensearch.client.client import (
-    NDJSON,
-    IndexerUnavailable,
-    OpenSearchClient,
-    describe,
-    path,
-)
+from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.credentials import Connect
+from wazuh_comms_trio.backends.opensearch.client.error_details import describe
 from wazuh_comms_trio.backends.opensearch.client.found import FindProblem
 from wazuh_comms_trio.backends.opensearch.cluster_state import about_disks, look_at_indexer
 from wazuh_comms_trio.backends.opensearch.commands import documents as commands

@@ -7,12 +7,8 @@ from typing import Final
 
 from wazuh_comms_trio.backends.opensearch.agents import documents as agents
 from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT
-from wazuh_comms_trio.backends.opensearch.client.client import (
-    OpenSearchClient,
-    decode,
-    error_of,
-    path,
-)
+from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient, decode, path
+from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.opensearch.client.found import FindProblem, Found
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.places import Places

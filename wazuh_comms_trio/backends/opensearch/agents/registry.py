@@ -19,13 +19,8 @@ from wazuh_comms_trio.backends.opensearch.agents.documents import find_problem, 
 from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
 from wazuh_comms_trio.backends.opensearch.agents.shared_revocations import SharedRevocations
 from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT
-from wazuh_comms_trio.backends.opensearch.client.client import (
-    IndexerUnavailable,
-    OpenSearchClient,
-    decode,
-    error_of,
-    path,
-)
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, decode, path
+from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id

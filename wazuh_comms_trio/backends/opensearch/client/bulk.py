@@ -11,8 +11,9 @@ import msgspec
 from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import ItemResult, Outcome
-from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable, decode_around
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, decode_around
 from wazuh_comms_trio.backends.opensearch.client.content_errors import is_content
+from wazuh_comms_trio.backends.opensearch.client.error_details import ErrorDetail
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.backends.opensearch.client.slices import lenient_text
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS

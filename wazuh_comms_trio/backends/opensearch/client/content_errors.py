@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail
+from wazuh_comms_trio.backends.opensearch.client.error_details import ErrorDetail
 from wazuh_comms_trio.http.client.connection import HttpReply
 
 #: Types of such errors, however deep among the causes; what a query's own fault may be called, too.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail
+from wazuh_comms_trio.backends.opensearch.client.error_details import ErrorDetail
 from wazuh_comms_trio.backends.opensearch.client.slices import DEEPEST, NotSliced, is_too_deep, lenient_text, members
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, describe_decode_error, escaped
 from wazuh_comms_trio.errors import DocumentUnreadable

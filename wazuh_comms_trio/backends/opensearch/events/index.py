@@ -31,15 +31,9 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     to_result,
 )
 from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import Encoded, encode, encode_all
-from wazuh_comms_trio.backends.opensearch.client.client import (
-    NDJSON,
-    IndexerUnavailable,
-    OpenSearchClient,
-    describe,
-    error_of,
-    path,
-)
+from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.detached_calls import BulkCall, DetachableCalls
+from wazuh_comms_trio.backends.opensearch.client.error_details import describe, error_of
 from wazuh_comms_trio.backends.opensearch.client.found import read_found_text
 from wazuh_comms_trio.backends.opensearch.client.queries import is_possible_id
 from wazuh_comms_trio.backends.opensearch.events.own_documents import (

@@ -27,10 +27,9 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     OpenSearchClient,
     ReplyTooLarge,
     decode_around,
-    describe,
-    error_of,
 )
 from wazuh_comms_trio.backends.opensearch.client.content_errors import is_content, may_be_content
+from wazuh_comms_trio.backends.opensearch.client.error_details import describe, error_of
 from wazuh_comms_trio.backends.opensearch.client.found import FoundText, read_found_text
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.errors import BackendUnavailable
