@@ -323,21 +323,20 @@ class HttpConnection:
                 begin()
                 self._simple = False
                 if not data:
-                    raise HttpFailure("the connection was closed without an answer", sent=True)
+                    raise self._broken("the connection was closed without an answer")
                 self._http.receive_data(bytes(data))
                 if not received:
                     self._http.receive_data(b"")
                 return await self._read_reply()
         self._status = head.status
         if head.length > self.largest_reply:
-            raise self._too_large()
+            raise self._broken("the answer is too large", too_large=True)
         end += head.length
         while len(data) < end:
             received = await self._receive()
             if not received:
                 text = f"it ended after {len(data) - end + head.length} of {head.length} bytes"
-                text = f"the answer isn't sound HTTP: {text}"
-                raise HttpFailure(text, sent=True, heard=True, status=self._status)
+                raise self._broken(f"the answer isn't sound HTTP: {text}")
             data += received
         self._simple = False
         self._cut_off = self._cut_off or head.closing or len(data) > end  # more than was asked for
@@ -352,12 +351,11 @@ class HttpConnection:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as exc:
-                text = f"the answer isn't sound HTTP: {exc}"
-                raise HttpFailure(text, sent=True, heard=self._heard, status=self._status) from exc
+                raise self._broken(f"the answer isn't sound HTTP: {exc}") from exc
             if event is h11.NEED_DATA:
                 data = bytes(await self._receive())
                 if not data and not self._heard:
-                    raise HttpFailure("the connection was closed without an answer", sent=True)
+                    raise self._broken("the connection was closed without an answer")
                 self._http.receive_data(data)
             elif isinstance(event, h11.Response):
                 self._status = event.status_code
@@ -365,11 +363,11 @@ class HttpConnection:
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > self.largest_reply:
-                    raise self._too_large()
+                    raise self._broken("the answer is too large", too_large=True)
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif isinstance(event, h11.ConnectionClosed):
-                raise HttpFailure("the connection was closed without an answer", sent=True, heard=self._heard)
+                raise self._broken("the connection was closed without an answer")
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         self.idle_since = trio.current_time()
@@ -380,17 +378,18 @@ class HttpConnection:
             data = await self._stream.receive_some(_RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             text = f"the connection broke before the answer was complete: {describe_cause(exc)}"
-            raise HttpFailure(text, sent=True, heard=self._heard, status=self._status) from exc
+            raise self._broken(text) from exc
         self._heard = self._heard or bool(data)
         return data
 
     def _no_answer(self) -> HttpFailure:
         what = "the answer did not end" if self._heard else "there was no answer"
-        text = f"{what} within {self.read_timeout:g} s"
-        return HttpFailure(text, sent=True, heard=self._heard, timed_out=True, status=self._status)
+        return self._broken(f"{what} within {self.read_timeout:g} s", timed_out=True)
 
-    def _too_large(self) -> HttpFailure:
-        return HttpFailure("the answer is too large", sent=True, heard=True, too_large=True, status=self._status)
+    def _broken(self, text: str, *, timed_out: bool = False, too_large: bool = False) -> HttpFailure:
+        """Of a request that was sent, and an answer that came as far as it did."""
+        heard, status = self._heard, self._status
+        return HttpFailure(text, sent=True, heard=heard, timed_out=timed_out, too_large=too_large, status=status)
 
 
 def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
