@@ -19,7 +19,7 @@ from tests.simulation.actors.group_history import GroupHistory
 from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
-from tests.simulation.forms.events import COLLECTORS, unusable_event, written_otherwise
+from tests.simulation.forms.events import unusable_event, written_otherwise, written_plainly
 from tests.simulation.model import IN_PROGRESS, OTHER_FAILURES, CommandLife, DocumentModel, Operation
 from tests.simulation.nodes.agent_files import FILES
 from tests.simulation.plans.limits import SHARE_BATCH
@@ -27,7 +27,7 @@ from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.command_rules import SET_GROUP
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
-from wazuh_comms_trio.testing.agent.client import command_report, stateful_event
+from wazuh_comms_trio.testing.agent.client import command_report
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed
 from wazuh_comms_trio.testing.agent.program import AgentProgram, AgentSettings, Outbox
 
@@ -230,7 +230,7 @@ class SimAgent:
             if operation.action == "delete":
                 operation.data = None
         model.apply(operation)
-        event = stateful_event(self._id_of(operation), operation.module, operation.action, operation.data)
+        event = written_plainly(evolve(operation, id=self._id_of(operation)))
         if (await self.client.post_stateful([event])).status == 200:
             model.acknowledge(operation)
 
@@ -299,9 +299,8 @@ class SimAgent:
         self.model.apply(operation)
         ledger = program.stateful
         assert isinstance(ledger, Ledger)
-        collector = COLLECTORS.get(operation.module)
         named = evolve(operation, id=self._id_of(operation))
-        event = stateful_event(named.id, named.module, named.action, named.data, collector=collector)
+        event = written_plainly(named)
         if self.world.plan.features.many_forms and self.rng_more.random() < 0.6:
             event = self._in_another_form(named, event)
         no_json = self.world.plan.stores == "embedded" or self.rng.random() < 0.5

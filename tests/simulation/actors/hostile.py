@@ -13,7 +13,7 @@ from uuid import UUID
 import trio
 
 from tests.simulation.actors.operators import insist
-from tests.simulation.forms.malformed import malformed_request
+from tests.simulation.forms.malformed import malformed_requests
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.testing.agent.client import command_report, metadata_line, stateful_event
@@ -46,6 +46,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
     expired = world.keys.mint(uuid, record.fingerprint, world.agents_clock() - 2000)
     of_another_key = world.keys.mint(uuid, "0" * len(record.fingerprint), world.agents_clock())
     of_others = list(_signed_for_others(world, own))
+    requests = malformed_requests(uuid, own)
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.6))
         victim = rng.choice(world.agents)
@@ -69,7 +70,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
             f"POST /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n"
         )
         data = head.encode() + b"\r\n" + body + (b"GET /api/v1/ HTTP/1.1\r\n\r\n" if rng.random() < 0.2 else b"")
-        if (malformed := malformed_request(rng_more, uuid, own) if rng_more.random() < 0.5 else None) is not None:
+        if (malformed := rng_more.choice(requests) if rng_more.random() < 0.5 else None) is not None:
             path, data, may_succeed = malformed.about, malformed.data, False
         world.requests += 1
         place = f"POST {path}" if malformed is None else malformed.place

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
     from tests.simulation.world import World
 
-__all__ = ["begin", "insist", "run_absences", "run_group_cancels", "run_last_words", "run_operator", "run_poster"]
+__all__ = [
+    "begin",
+    "insist",
+    "is_cancelled",
+    "run_absences",
+    "run_group_cancels",
+    "run_last_words",
+    "run_operator",
+    "run_poster",
+]
 
 T = TypeVar("T")
 
@@ -115,7 +124,7 @@ async def _send(world: World, agent: SimAgent, document_id: str, seconds: float)
 async def _cancel(world: World, document_id: str) -> None:
     ended = await insist(partial(world.stores.tool.cancel, document_id))
     world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
-    if ended is not None and _is_cancelled(ended):
+    if ended is not None and is_cancelled(ended):
         _note_cancelled(world, world.commands[document_id])
 
 
@@ -165,7 +174,7 @@ async def _cancel_of_group(world: World, parent: str, seconds: float, turns: int
     lives = [life for life in world.commands.values() if life.document_id.startswith(f"{parent}_")]
     for life in lives:
         child = stored.get(life.document_id)
-        if _is_cancelled(ended if child is None else child):
+        if is_cancelled(ended if child is None else child):
             _note_cancelled(world, life)
         elif ended.status != "pending":
             life.group_cancelled = trio.current_time()
@@ -183,7 +192,7 @@ def _claimed(world: World) -> Collection[str]:
     return held + (world.stores.held(None) if world.plan.stores == "memory" else [])
 
 
-def _is_cancelled(command: Command) -> bool:
+def is_cancelled(command: Command) -> bool:
     return command.result is not None and command.result.message == rules.CANCELLED
 
 

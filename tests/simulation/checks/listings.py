@@ -52,7 +52,7 @@ def _there(agents: Sequence[SimAgent], since: float) -> list[SimAgent]:
 
 async def _list_agents(world: World, agents: Sequence[SimAgent], order: AgentOrder, reverse: bool) -> None:
     began, found = trio.current_time(), list[Agent]()
-    async for page in world.stores.all_agents(order, reverse):
+    async for page in world.stores.registry.pages(order, reverse=reverse):
         found += page
     world.trace.strike("listed", f"agents by {order}", "operator")
     ids = [agent.id for agent in found]
@@ -85,7 +85,7 @@ async def _list_members(world: World, agents: Sequence[SimAgent], group: str) ->
 
 async def _list_commands(world: World, agent: SimAgent) -> None:
     began, moments, ids = trio.current_time(), list[float](), list[str]()
-    async for page in world.stores.all_commands(agent.uuid):
+    async for page in world.stores.tool.pages(agent_id=agent.uuid):
         for command in page:
             if command.document_id.startswith(FOREIGN):
                 continue

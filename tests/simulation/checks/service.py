@@ -14,6 +14,7 @@ import trio
 
 from tests.simulation.actors.agents import SimAgent
 from tests.simulation.actors.client import OpenPoll, is_held_up
+from tests.simulation.actors.operators import is_cancelled
 from tests.simulation.checks.leavings import check_room
 from tests.simulation.checks.peers import LeftPolls, check_silent
 from tests.simulation.checks.pruning import check_documents_left
@@ -292,15 +293,9 @@ async def check_end(world: World) -> None:
         if stored.sent_at is not None and not life.received:
             raise Violation("commands", f"{life.document_id} counts as sent and never came")
         _check_in_time(world, life, stored)
-        is_cancelled = stored.result is not None and stored.result.message == rules.CANCELLED
-        is_alone = stored is parent  # an agent may have what a group's became, and report on it all the same
-        if (
-            life.cancelled
-            and not life.posted
-            and is_alone
-            and not is_cancelled
-            and not world.had_cause(inf, ("restore",))
-        ):
+        # An agent may have what a group's became, and report on it all the same; what was posted may be so anew.
+        is_told = life.cancelled and stored is parent and not life.posted
+        if is_told and not is_cancelled(stored) and not world.had_cause(inf, ("restore",)):
             raise Violation("cancelled", f"{life.document_id} was cancelled and is {stored.status}")
         if life.first_final is not None:
             code = None if stored.result is None else stored.result.code

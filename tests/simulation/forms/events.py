@@ -13,18 +13,26 @@ from attrs import evolve
 from tests.simulation.model import Operation
 from wazuh_comms_trio.testing.agent.client import stateful_event
 
-__all__ = ["COLLECTORS", "expected_results", "unusable_event", "written_otherwise"]
+__all__ = ["expected_results", "unusable_event", "written_otherwise", "written_plainly"]
 
 #: Modules whose header lines name a collector.
-COLLECTORS: Final = {"inventory": "packages"}
+_COLLECTORS: Final = {"inventory": "packages"}
 #: Bytes of a data line that is longer than what is read at once.
 _LONG: Final = 70_000
+#: Of JSON, as it may be written.
+_SEPARATORS: Final = ((",", ":"), (", ", ": "), (" ,\t", " : "))
 
 
 def _header_of(operation: Operation) -> dict[str, Any]:
     header = {"id": operation.id, "module": operation.module, "operation": operation.action}
-    collector = COLLECTORS.get(operation.module)
+    collector = _COLLECTORS.get(operation.module)
     return header if collector is None else {**header, "collector": collector}
+
+
+def written_plainly(operation: Operation) -> bytes:
+    """As our own client writes it."""
+    collector = _COLLECTORS.get(operation.module)
+    return stateful_event(operation.id, operation.module, operation.action, operation.data, collector=collector)
 
 
 def written_otherwise(rng: Random, operation: Operation) -> bytes:
@@ -35,7 +43,7 @@ def written_otherwise(rng: Random, operation: Operation) -> bytes:
     members = list(header.items())
     if rng.random() < 0.5:
         rng.shuffle(members)
-    line = json.dumps(dict(members), separators=rng.choice([(",", ":"), (", ", ": "), (" ,\t", " : ")])).encode()
+    line = json.dumps(dict(members), separators=rng.choice(_SEPARATORS)).encode()
     if rng.random() < 0.3:
         line = _escaped(rng, line, operation.id)
     around = rng.choice([b"", b"", b" ", b"\t", b"\r"])
@@ -63,7 +71,7 @@ def _data_line(rng: Random, data: Mapping[str, Any]) -> bytes:
         data = {**rng.choice(strange), **data}
     elif chance < 0.5:
         data = {**data, **rng.choice(strange)}
-    line = json.dumps(data, separators=rng.choice([(",", ":"), (", ", ": "), (" ,\t", " : ")])).encode()
+    line = json.dumps(data, separators=rng.choice(_SEPARATORS)).encode()
     if rng.random() < 0.1:  # between the braces, where blanks mean nothing
         line = line[:-1] + b" " * _LONG + b"}"
     return line
@@ -84,7 +92,7 @@ def _own_data(operation: Operation) -> bytes:
 
 
 def _other_data(operation: Operation, data: bytes) -> bytes:
-    return _plainly(evolve(operation, data=None)) + data + b"\n"
+    return written_plainly(evolve(operation, data=None)) + data + b"\n"
 
 
 def _twice(operation: Operation) -> bytes:
@@ -96,12 +104,7 @@ def _stray(operation: Operation) -> bytes:
     """Lines that belong to no event, behind one that is sound and has a line more than it needs."""
     sound = Operation(operation.module, f"no-{operation.id}", "delete", None)
     stray = b'{"stray":"poison","was":"%b"}' % operation.id.encode()
-    return _plainly(sound) + b"{}\n" + stray + b"\n[]\n"
-
-
-def _plainly(operation: Operation) -> bytes:
-    collector = COLLECTORS.get(operation.module)
-    return stateful_event(operation.id, operation.module, operation.action, operation.data, collector=collector)
+    return written_plainly(sound) + b"{}\n" + stray + b"\n[]\n"
 
 
 _UNUSABLE: Final[Sequence[Callable[[Operation], bytes]]] = (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from random import Random
 from typing import Final
 
 from attrs import frozen
 
 from wazuh_comms_trio.testing.agent.client import metadata_line
 
-__all__ = ["Malformed", "malformed_request"]
+__all__ = ["Malformed", "malformed_requests"]
 
 _NEST: Final = 3500
 _JSON: Final = "Content-Type: application/json"
@@ -18,7 +17,7 @@ _JSON: Final = "Content-Type: application/json"
 
 @frozen
 class Malformed:
-    """``data``: the whole request. ``status``: what its sender, whose token is good, is answered; one of these."""
+    """``data``: the whole request. ``statuses``: what its sender, whose token is good, is answered, one of these."""
 
     about: str
     data: bytes
@@ -32,8 +31,9 @@ class Malformed:
         return f"{method.decode('latin-1')} {target.removeprefix(b'/api/v1/').decode('latin-1')}"
 
 
-def malformed_request(rng: Random, uuid: str, token: str) -> Malformed:
-    return rng.choice(list(_all_of(uuid, f"Authorization: Bearer {token}")))
+def malformed_requests(uuid: str, token: str) -> Sequence[Malformed]:
+    """All there are, of an agent."""
+    return list(_all_of(uuid, f"Authorization: Bearer {token}"))
 
 
 def _request(about: str, line: str, headers: Sequence[str], body: bytes, *statuses: int) -> Malformed:

@@ -25,7 +25,6 @@ from tests.simulation.stores.earlier_state import write_earlier
 from tests.simulation.stores.quarantines import drop_of, replay_all
 from tests.simulation.stores.scratch import own_folder
 from tests.simulation.stores.tool import Tool
-from wazuh_comms_trio.backends.agent_orders import AgentOrder
 from wazuh_comms_trio.backends.embedded.command_rows import COLUMNS, decode
 from wazuh_comms_trio.backends.embedded.group_expansion import hidden
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
@@ -300,16 +299,6 @@ class EmbeddedStores:
     @property
     def events(self) -> Any:
         return Tool(self, "events")
-
-    async def all_agents(self, order: AgentOrder, reverse: bool) -> AsyncIterator[Sequence[Agent]]:
-        """As the operator lists them, by pages."""
-        for page in await self.registry.pages(order, reverse=reverse):
-            yield page
-
-    async def all_commands(self, agent_id: str) -> AsyncIterator[Sequence[Command]]:
-        """An agent's, likewise."""
-        for page in await self.tool.pages(agent_id=agent_id):
-            yield page
 
     async def add_agent(self, agent: Agent) -> None:
         async with self.used() as stores:

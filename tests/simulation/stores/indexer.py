@@ -20,7 +20,6 @@ from tests.simulation.plans.faults import MORE_NODES, NODES
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
 from tests.simulation.stores.quarantines import MemoryQuarantines, replay_all
-from wazuh_comms_trio.backends.agent_orders import AgentOrder
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.memory.engine import MemoryFiles
@@ -142,14 +141,6 @@ class IndexerStores:
     @property
     def presence(self) -> Any:
         return self._tool.presence
-
-    def all_agents(self, order: AgentOrder, reverse: bool) -> AsyncIterator[Sequence[Agent]]:
-        """As the operator lists them, by pages."""
-        return self.registry.pages(order, reverse=reverse)
-
-    def all_commands(self, agent_id: str) -> AsyncIterator[Sequence[Command]]:
-        """An agent's, likewise."""
-        return self.tool.pages(agent_id=agent_id)
 
     async def add_agent(self, agent: Agent) -> None:
         await self._tool.agents.add(agent)

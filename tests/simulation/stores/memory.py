@@ -11,7 +11,6 @@ import trio
 
 from tests.simulation.stores.quarantines import MemoryQuarantines, replay_all
 from tests.simulation.stores.shards import shard_of
-from wazuh_comms_trio.backends.agent_orders import AgentOrder
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
 from wazuh_comms_trio.backends.memory.engine import MemoryFiles
@@ -219,14 +218,6 @@ class MemoryStores:
     @property
     def excused(self) -> set[str]:
         return self._commands.excused
-
-    def all_agents(self, order: AgentOrder, reverse: bool) -> AsyncIterator[Sequence[Agent]]:
-        """As the operator lists them, by pages."""
-        return self.registry.pages(order, reverse=reverse)
-
-    def all_commands(self, agent_id: str) -> AsyncIterator[Sequence[Command]]:
-        """An agent's, likewise."""
-        return self.tool.pages(agent_id=agent_id)
 
     async def add_agent(self, agent: Agent) -> None:
         await self._agents.add(agent)

@@ -57,6 +57,11 @@ class Tool:
 
         return call
 
+    async def pages(self, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        """All of them are read by one call."""
+        for page in await self.__getattr__("pages")(*args, **options):
+            yield page
+
     async def _perhaps_killed(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """Where its processes are killed, this one may be in the middle of its call, whose operator calls again."""
         rng = self._stores.rng_kills
