@@ -128,6 +128,24 @@ async def test_a_slow_registry_and_a_hung_index_share_the_limit(autojump_clock: 
         assert 29 <= took < 30
 
 
+async def test_who_left_while_the_registry_was_slow_is_not_written_over_what_came_later(
+    autojump_clock: MockClock,
+) -> None:
+    """An agent gives up after a second, and its next try goes to a registry that answers at once."""
+    async with open_daemon() as daemon:
+        agent = await logged_in(daemon)
+        daemon.backends.agents.faults.delay = 3
+        with trio.move_on_after(1) as limit:
+            await agent.post_stateful([EVENT])
+        assert limit.cancelled_caught
+        daemon.backends.agents.faults.delay = 0
+        newer = stateful_event("a1", "fim", "update", {"file": {"path": "/etc/shadow"}})
+        assert (await agent.post_stateful([newer])).status == 200
+        await trio.sleep(10)
+        (document,) = daemon.backends.events.documents.values()
+        assert json.loads(document.body)["file"]["path"] == "/etc/shadow"
+
+
 async def test_a_hung_engine_is_a_503_just_before_the_limit(autojump_clock: MockClock) -> None:
     async with open_daemon() as daemon:
         agent = await logged_in(daemon)

@@ -85,10 +85,16 @@ class Stateful:
     batcher: trio.CancelScope
 
     async def submit(
-        self, packet: bytes, agent_id: str = A1, *, limit: float = 30.0, has_left: Callable[[], bool] | None = None
+        self,
+        packet: bytes,
+        agent_id: str = A1,
+        *,
+        limit: float = 30.0,
+        has_left: Callable[[], bool] | None = None,
+        came: float | None = None,
     ) -> bytes:
         deadline = trio.current_time() + limit
-        return await self.service.submit(caller(agent_id), packet, deadline=deadline, has_left=has_left)
+        return await self.service.submit(caller(agent_id), packet, deadline=deadline, has_left=has_left, came=came)
 
 
 @asynccontextmanager

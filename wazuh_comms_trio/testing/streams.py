@@ -105,6 +105,11 @@ class MemorySocket:
         """What the kernel's ``SIOCOUTQ`` is for a real socket: bytes sent that the peer's side hasn't acknowledged."""
         return self._stream.unacknowledged_bytes
 
+    def tcp_state(self) -> int:
+        """The first byte of the kernel's ``TCP_INFO``: 1 (established), 7 (it was reset) or 8 (the other end has said
+        that it is done); 0 once this end is closed."""
+        return self._stream.tcp_state
+
 
 class _Sending:
     """One task at a time is in it. No generator: it is entered for each piece that is sent."""
@@ -148,6 +153,15 @@ class MemoryStream(HalfCloseableStream):
     def unacknowledged_bytes(self) -> int:
         """Sent by this end and not yet acknowledged by the other's side."""
         return len(self._outgoing.held) + self._outgoing.lost
+
+    @property
+    def tcp_state(self) -> int:
+        incoming = self._incoming
+        if self._closed:
+            return 0
+        if incoming.reset:
+            return 7
+        return 8 if incoming.ended and not incoming.holding else 1
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -98,6 +98,8 @@ class TestPassingFailures:
             assert LOOK_AFTER <= trio.current_time() - began < 10
             stateful.backends.events.faults.next_errors.clear()
             assert results(await stateful.submit(body(event("e2")), has_left=lambda: True)) == [("e2", 201)]
+            with pytest.raises(BackendUnavailable):  # it was held up before
+                await stateful.submit(body(event("e4")), has_left=lambda: True, came=trio.current_time() - 1.1)
             stateful.backends.events.faults.next_errors.extend([BackendUnavailable()] * 3)
             assert results(await stateful.submit(body(event("e3")), has_left=lambda: False)) == [("e3", 201)]
             assert {key[1] for key in stateful.backends.events.documents} == {f"{A1}_e2", f"{A1}_e3"}

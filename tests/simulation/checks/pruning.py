@@ -17,6 +17,7 @@ from tests.simulation.actors.operators import insist
 from tests.simulation.plans.limits import DAY, KEEP
 from tests.simulation.stores.embedded import EmbeddedStores
 from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.embedded.quota.counting import ROW_BYTES
 from wazuh_comms_trio.backends.interfaces import Agent, Command, DocumentOperation
 from wazuh_comms_trio.errors import AgentExists
 
@@ -123,6 +124,7 @@ async def run_leavers(world: World, until: float) -> None:
             DocumentOperation("create", _INDEX, f"{leaver.uuid}_d{number}", body, own=True)
             for number in range(rng.choice([1, 1, 5]))
         ]
+        world.quota.beside += len(made) * (len(body) + ROW_BYTES)
         await insist(partial(world.stores.events.bulk, made))
         await insist(partial(world.stores.registry.remove, leaver.uuid))
         leaver.removed = trio.current_time()

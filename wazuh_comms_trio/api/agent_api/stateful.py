@@ -27,30 +27,32 @@ async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
     began = trio.current_time()
     caller = await api.identify(scope)
     # In an outage the registry is waited for as the index is: together they have one limit.
-    seconds = max(0.0, api.timeouts.stateful - (trio.current_time() - began))
+    waited = trio.current_time() - began
     with api.admitted_body("stateful", caller, scope):
-        await _answer(api, caller, scope, receive, send, seconds)
+        await _answer(api, caller, scope, receive, send, waited)
 
 
-async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send, waited: float) -> None:
     with api.room(caller.agent.id) as room:
-        reply = await _submit(api, caller, scope, receive, room, seconds)
+        reply = await _submit(api, caller, scope, receive, room, waited)
         room.hold_reply(len(reply))
         await send_reply(room.watched(send), 200, reply)
 
 
 async def _submit(
-    api: AgentApi, caller: Caller, scope: Scope, receive: Receive, room: RequestRoom, seconds: float
+    api: AgentApi, caller: Caller, scope: Scope, receive: Receive, room: RequestRoom, waited: float
 ) -> bytes:
-    """The reply. The body is out of memory when this returns: an agent may take its time to read."""
+    """The reply. ``waited``: for how many seconds the request did before its body was read. The body is out of memory
+    when this returns: an agent may take its time to read."""
     owner, length, stateful = caller.agent.id, content_length(scope), api.services.stateful
     collected = api.collect(receive, api.limits.body_bytes, owner=owner, spill=api.spill, declared=length, room=room)
     async with collected as body:
-        deadline = trio.current_time() + seconds
+        came = trio.current_time() - waited
+        deadline = came + max(waited, api.timeouts.stateful)
         await room.reserve(await stateful.expected_reply(body, room.share.held_bytes))
         with trio.CancelScope(deadline=deadline):
             left = _leaving(scope)
-            return await stateful.submit(caller, body, deadline=deadline, has_left=left, queued=room.queued)
+            return await stateful.submit(caller, body, deadline=deadline, has_left=left, came=came, queued=room.queued)
         raise TimeLimitExceeded
 
 

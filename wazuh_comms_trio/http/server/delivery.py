@@ -56,14 +56,13 @@ def unread_bytes(sock: Any) -> int:
 
 
 def is_reset(sock: Any) -> bool:
-    """Whether a TCP connection was reset. (After an end in order its reads go on saying "end".) False for a
-    stand-in."""
+    """Whether a TCP connection was reset. (After an end in order its reads go on saying "end".)"""
     return _state(sock) == TCP_CLOSE
 
 
 def has_left(sock: Any) -> bool:
     """Whether a TCP connection was reset or the peer has closed its side, whatever of its bytes wasn't read yet. In any
-    thread. False for a stand-in, and once we have closed the connection ourselves."""
+    thread. False once we have closed the connection ourselves."""
     try:
         return _state(sock) in (TCP_CLOSE, TCP_CLOSE_WAIT)
     except OSError:
@@ -71,7 +70,10 @@ def has_left(sock: Any) -> bool:
 
 
 def _state(sock: Any) -> int:
-    """The state of a TCP connection, 0 for a stand-in. Raises ``OSError`` of a socket that is closed meanwhile."""
+    """The state of a TCP connection, or what a stand-in says of itself; 0 where nobody can say, and once we have closed
+    it. Raises ``OSError`` of a socket that is closed meanwhile."""
+    if (told := getattr(sock, "tcp_state", None)) is not None:
+        return int(told())
     if sock.fileno() < 0 or sock.family not in (AF_INET, AF_INET6):
         return 0
     return int(sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0])

@@ -133,6 +133,7 @@ class StatefulEvents:
         *,
         deadline: float,
         has_left: HasLeft | None = None,
+        came: float | None = None,
         queued: Queued = nullcontext,
     ) -> bytes:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
@@ -140,17 +141,23 @@ class StatefulEvents:
 
         Raises ``MalformedBody``, ``BodyTooLarge``, ``BackendUnavailable``, before ``deadline`` (trio's clock).
         Cancelled: the packet may still be applied, in part or whole. ``has_left``: nothing is begun any more once it
-        says so, but for what is begun within a second. ``queued``: entered while a big packet waits for its turn, when
-        nothing of it is begun; what it raises goes through.
+        says so, but for what is begun within a second of when it ``came`` (on trio's clock; now). ``queued``: entered
+        while a big packet waits for its turn, when nothing of it is begun; what it raises goes through.
         """
         try:
-            return await self._submit(caller, body, deadline, has_left, queued)
+            return await self._submit(caller, body, deadline, has_left, came, queued)
         except MalformedBody:
             self._metrics.count(families.EVENTS, "stateful", "refused")
             raise
 
     async def _submit(
-        self, caller: Caller, body: Body, deadline: float, has_left: HasLeft | None, queued: Queued
+        self,
+        caller: Caller,
+        body: Body,
+        deadline: float,
+        has_left: HasLeft | None,
+        came: float | None,
+        queued: Queued,
     ) -> bytes:
         reader = open_packet(body, caller.agent.id, self._settings, self.refusals)
         if reader.exhausted:
@@ -163,7 +170,7 @@ class StatefulEvents:
             len(body),
             give_up_at(deadline, now),
             has_left=has_left,
-            look_from=now + LOOK_AFTER,
+            look_from=(now if came is None else came) + LOOK_AFTER,
         )
         self._submitted += 1
         try:
