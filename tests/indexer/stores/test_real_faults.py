@@ -15,7 +15,7 @@ from tests.contract.harness import until_it_works
 from tests.indexer.harness import call, settings
 from tests.indexer.proxy import proxy
 from tests.indexer.stores.real_operations import INDEX, create
-from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.interfaces import Agent, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
@@ -132,6 +132,17 @@ async def test_a_closed_index_passes(port: int, stores: OpenSearchStores) -> Non
         assert (result.status, result.outcome) == (400, Outcome.PASSING)
     call(port, "POST", f"/{INDEX}/_open?wait_for_active_shards=1")
     assert (await one(stores, create("2"))).status == 201
+
+
+async def test_a_closed_index_refuses_no_agent_for_good(port: int, stores: OpenSearchStores) -> None:
+    first, second = (Agent(f"018f3c5e-0000-7000-8000-00000000000{n}", f"a{n}", "hash") for n in (1, 2))
+    await stores.agents.add(first)
+    (name,) = [each["index"] for each in call(port, "GET", "/_cat/indices/*agents*?format=json&expand_wildcards=all")]
+    call(port, "POST", f"/{name}/_close")
+    with pytest.raises(BackendUnavailable):
+        await stores.agents.add(second)
+    call(port, "POST", f"/{name}/_open?wait_for_active_shards=1")
+    await stores.agents.add(second)
 
 
 async def test_an_index_that_may_not_be_made_passes(port: int, stores: OpenSearchStores) -> None:

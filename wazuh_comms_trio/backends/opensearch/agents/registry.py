@@ -18,7 +18,7 @@ from wazuh_comms_trio.backends.opensearch.agents.cache import LARGEST, AgentCach
 from wazuh_comms_trio.backends.opensearch.agents.documents import find_problem, to_agent, to_document
 from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
 from wazuh_comms_trio.backends.opensearch.agents.shared_revocations import SharedRevocations
-from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT
+from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT, is_bad_request
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, decode, path
 from wazuh_comms_trio.backends.opensearch.client.error_details import error_of
 from wazuh_comms_trio.backends.opensearch.client.found import Found
@@ -233,8 +233,8 @@ class OpenSearchAgents:
             stored = await self.get(agent.id)
             if stored is None or stored.fingerprint != agent.fingerprint:
                 raise AgentExists
-        elif reply.status == 400:
-            raise MalformedRequest(error_of(reply).reason or None)
+        elif is_bad_request(reply, error := error_of(reply)):  # no closed index, and no proxy
+            raise MalformedRequest(error.reason or None)
         else:
             decode(reply)
         was_revoked = self._cache.is_revoked(agent.id)
