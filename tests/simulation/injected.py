@@ -17,10 +17,9 @@ from tests.simulation.plans.faults import (
     ENGINE,
     HANGS,
     INDEX,
+    INDEXER,
     LEFT,
-    MORE_NODES,
     NETWORK,
-    NODES,
     POWER,
     STARTS,
     STOPPED,
@@ -158,7 +157,7 @@ class InjectedFaults:
     def store_was_away(self, store: str, within: float) -> bool:
         """Was a fault injected in the last ``within`` seconds by which this store may not have answered?"""
         now = trio.current_time()
-        everywhere = (*DISK, *NODES, *MORE_NODES, "hang worker")
+        everywhere = (*DISK, *INDEXER, "hang worker")
         return now <= self.power_went + within or any(
             fault.start <= now <= fault.start + fault.seconds + within
             for fault in self.plan.faults
@@ -169,7 +168,7 @@ class InjectedFaults:
     def registry_unread(self, within: float) -> bool:
         """Of an indexer: was a fault injected in the last ``within`` seconds by which a node may not have read the
         registry? Where a part of it isn't reached that is no answer, either."""
-        return self.had_cause(within, (*NODES, *MORE_NODES)) or self._call_failed(within, INDEXER_STORES)
+        return self.had_cause(within, INDEXER) or self._call_failed(within, INDEXER_STORES)
 
     def left_unserved(self, place: str, within: float, kinds: Sequence[str]) -> bool:
         """Was a fault of these kinds injected in the last ``within`` seconds by which a request for this may have found

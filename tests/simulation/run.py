@@ -18,7 +18,7 @@ from attrs import define
 from tests.simulation.checks import service as checks
 from tests.simulation.loop.inline import use_inline
 from tests.simulation.nodes.versions import use_versions
-from tests.simulation.plans.faults import CALLS, DISK, HANGS, MORE_NODES, NODES, POWER, STARTS, STOPPED, TOLD
+from tests.simulation.plans.faults import CALLS, DISK, HANGS, INDEXER, NODES, POWER, REFUSING, STARTS, STOPPED, TOLD
 from tests.simulation.plans.plan import Plan
 from tests.simulation.stores.engine import use_simulated_engine
 from tests.simulation.stores.idle_connections import use_memory_streams
@@ -34,17 +34,17 @@ CORE_SECONDS = 20.0
 #: What is said when something has happened that is a fault's doing, and the kinds of which one has then been there.
 CAUSED = (
     (re.compile("the supervisor is gone"), ("cut link", "kill node", *POWER)),
-    (re.compile("the command store couldn't be told what was delivered"), (*CALLS, *DISK, *NODES, *MORE_NODES)),
+    (re.compile("the command store couldn't be told what was delivered"), (*CALLS, *DISK, *INDEXER)),
     (re.compile(r"worker \S+ hangs"), (*HANGS, "cut link")),
     (re.compile(r"worker \S+ doesn't end"), (*HANGS, "hang", "slow")),
-    (re.compile(r"worker \S+ didn't get ready"), (*HANGS, "hang", "slow", *NODES)),
+    (re.compile(r"worker \S+ didn't get ready"), (*HANGS, "hang", "slow", *NODES, *REFUSING)),
     (
         re.compile(r"worker \S+ ended with SIGKILL"),
         ("kill worker", "die", "start dies", "cut link", *HANGS, "hang", "slow"),
     ),
     (re.compile(r"worker \S+ ended with status 0"), ("cut link", *STOPPED, *TOLD)),
-    (re.compile(r"worker \S+ ended with"), ("start fails", "cut link", *CALLS, *DISK, *NODES, *MORE_NODES)),
-    (re.compile("not reloaded:"), (*STARTS, *HANGS, *CALLS, *DISK, *NODES, *MORE_NODES, "kill worker")),
+    (re.compile(r"worker \S+ ended with"), ("start fails", "cut link", *CALLS, *DISK, *INDEXER)),
+    (re.compile("not reloaded:"), (*STARTS, *HANGS, *CALLS, *DISK, *INDEXER, "kill worker")),
 )
 #: Why it doesn't reload, whatever faults there are.
 REFUSALS = ("not reloaded: A reload is under way", "not reloaded: The daemon is stopping")

@@ -14,7 +14,7 @@ from tests.simulation.checks.leavings import leavings
 from tests.simulation.nodes.later_version import say_unknown
 from tests.simulation.nodes.process import Process, Seam
 from tests.simulation.nodes.versions import VERSION
-from tests.simulation.plans.faults import CALLS, DISK, INDEX, NODES, POWER
+from tests.simulation.plans.faults import CALLS, DISK, INDEX, NODES, POWER, REFUSING
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.daemon.bound_sockets import StartError
@@ -44,7 +44,7 @@ LONGEST_START: Final = 0.8
 #: Seconds within which the supervisor knows that a worker serves.
 _HEARD_WITHIN: Final = 0.05
 #: By what a store may not learn what became of claims, however orderly their process ends.
-_UNTOLD: Final = (*CALLS, *DISK, *INDEX, *NODES, *POWER, "hang worker")
+_UNTOLD: Final = (*CALLS, *DISK, *INDEX, *NODES, *REFUSING, *POWER, "hang worker")
 #: Seconds for which a worker that stops waits for it to take note, and a pause between two tries.
 UNTOLD_WITHIN: Final = 8.0
 

@@ -70,6 +70,11 @@ INDEX: Final = ("passing",)
 NODES: Final = ("indexer down", "indexer hangs", "indexer stale", "indexer primary moves")
 #: Likewise: shards that searches don't reach, a node of ours that doesn't reach one, answers that come twice.
 MORE_NODES: Final = ("indexer partial", "indexer split", "indexer answers twice")
+#: What happens to one of its indices: an operator or a full disk keeps it from being written, it isn't open; and to
+#: all calls: the larger ones are refused.
+REFUSING: Final = ("index blocked", "index closed", "calls too large")
+#: All that happens to an indexer.
+INDEXER: Final = (*NODES, *MORE_NODES, *REFUSING)
 #: What happens to the engine, which memory stores and an indexer have beside them.
 ENGINE: Final = ("engine down", "engine late", "engine breaks off", "engine answers twice")
 #: Likewise: it has too much to do, and says so in one of its ways, which is no refusal.
@@ -77,7 +82,7 @@ BUSY: Final = ("engine busy",)
 
 #: By what a request may find nobody who serves it.
 UNSERVED: Final = (
-    *(*CALLS, *INDEX, *POWER, *DISK, *NODES, *MORE_NODES, *ENGINE, *BUSY),
+    *(*CALLS, *INDEX, *POWER, *DISK, *INDEXER, *ENGINE, *BUSY),
     *("restore", *SUDDEN[:2], "hang worker"),
 )
 
@@ -194,6 +199,9 @@ def feature_faults(
     if features.engine_busy and stores != "embedded":
         at = {"start": rng.uniform(1.0, seconds / 2), "seconds": seconds / 3, "share": 0.5}
         yield "engine", BUSY[0], at
+    if features.refusing_indices:
+        for _ in range(rng.randint(1, 3)):
+            yield "indexer", rng.choice(REFUSING), {"share": rng.choice([0.5, 1.0])}
     if features.health_checks and not features.only_hangs:  # which are to notice it
         at = {"start": rng.uniform(1.0, seconds / 2), "seconds": 12.0, "share": 1.0, "alone": False}
         yield "call", rng.choice(["fail", "full"]), at | {"place": rng.choice(["events", "engine"])}

@@ -77,6 +77,7 @@ class Features:
     hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
     short_waits: bool = False  # peers that do nothing have little time
     leaves_at_claim: bool = False  # agents leave just when something is claimed for their polls
+    refusing_indices: bool = False  # an indexer's index is blocked or closed for a while, or large calls are refused
 
     @property
     def reloads(self) -> bool:
@@ -149,6 +150,7 @@ _LATER_SHARES: Final = {
     "short_waits": 0.2,
     "leaves_at_claim": 0.15,
     "listings": 0.3,
+    "refusing_indices": 0.35,
     "struck_after_operator": 0.25,
 }
 
@@ -189,7 +191,7 @@ def with_needed(features: Features, stores: str) -> Features:
     if features.at_once or features.small_quota or features.prunes or features.upgrades:
         features = evolve(features, global_ids=False)  # bodies that make the same, and shares, are of agents' own ids
     if stores != "indexer":
-        features = evolve(features, foreign_writers=False)
+        features = evolve(features, foreign_writers=False, refusing_indices=False)
     if stores != "embedded":
         features = evolve(features, small_events=False, tails=False)
     if features.presence:  # what is told needs room

@@ -16,7 +16,7 @@ from tests.indexer.fake import error
 from tests.simulation.forms.foreign import FOREIGN
 from tests.simulation.injected import INDEXER_STORES
 from tests.simulation.nodes.network import SimStream
-from tests.simulation.plans.faults import MORE_NODES, NODES
+from tests.simulation.plans.faults import INDEXER
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
 from tests.simulation.stores.quarantines import MemoryQuarantines, replay_all
@@ -72,7 +72,7 @@ class IndexerStores:
                 self._settings, wall_clock=self._clock, rng=self._rng("tool"), connect=partial(self._connect, None)
             ) as self._tool:
                 for fault in self._world.plan.faults:
-                    if fault.kind in (*NODES, *MORE_NODES):
+                    if fault.kind in INDEXER:
                         nursery.start_soon(self._fake.strike, fault)
                 yield
             nursery.cancel_scope.cancel()

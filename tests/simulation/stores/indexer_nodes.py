@@ -6,12 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from tests.indexer.fake import FakeOpenSearch
-from tests.indexer.fake_bodies import error, failure
+from tests.indexer.fake_bodies import Answer, error, failure
 from tests.indexer.fake_index import Index, Stored
 from tests.simulation.nodes.network import SimStream, process_stream_pair, send_twice
 from tests.simulation.nodes.plain_connection import PlainConnection
@@ -28,6 +29,22 @@ PORT = 9200
 #: Whose connection to the indexer a task serves, and which of its nodes that is.
 CALLER: ContextVar[Process | None] = ContextVar("caller", default=None)
 _NODE: ContextVar[int] = ContextVar("indexer node", default=0)
+#: Bytes of a call of several items above which it is too large, where one is.
+LARGEST = 700
+#: What the names of the indices begin with that may be blocked or closed, by a fault's amount.
+_STRUCK: Final = ("wazuh-states", "wazuh-agents", "wazuh-commands")
+_BLOCKED: Final = (403, "cluster_block_exception", "index [x] blocked by: [FORBIDDEN/8/index write (api)];")
+#: What an index may say that takes none for a while: of which one a shard's is, is the seed's.
+_PASSING: Final = (
+    (429, "rejected_execution_exception", "rejected execution"),
+    (429, "cluster_block_exception", "index [x] blocked by: [TOO_MANY_REQUESTS/12/disk usage];"),
+    (400, "index_closed_exception", "closed"),
+    (404, "index_not_found_exception", "no such index [x] and [action.auto_create_index] is [false]"),
+    (400, "illegal_argument_exception", "no write index is defined for alias [x]"),
+    (403, "security_exception", "no permissions for [indices:data/write/bulk[s]]"),
+    (503, "unavailable_shards_exception", "primary shard is not active"),
+    _BLOCKED,
+)
 
 
 class IndexerNodes(FakeOpenSearch):
@@ -140,7 +157,21 @@ class IndexerNodes(FakeOpenSearch):
         while (event := self._awake.get(_NODE.get())) is not None:
             await event.wait()
 
+    def _is_refusing(self, kind: str, name: str) -> bool:
+        """Does a fault of this kind strike a request of this index now?"""
+        for fault in self._lasting:
+            if (
+                fault.kind == kind
+                and name.startswith(_STRUCK[int(fault.amount)])
+                and self._world.rng_calls.random() < fault.share
+            ):
+                self._world.trace.strike(kind, "index", _STRUCK[int(fault.amount)])
+                return True
+        return False
+
     def _do_in(self, index: Index | None, method: str, parts: list[str], query: Mapping[str, str], body: bytes) -> Any:
+        if self._is_refusing("index closed", parts[0]):
+            return error(400, "index_closed_exception", "closed")
         self._may_be_partial = query.get("allow_partial_search_results") != "false"
         if "_refresh" in parts and self._meets("indexer partial") is not None:
             return 200, {"_shards": {"total": SHARDS, "successful": SHARDS - 1, "failed": 1}}
@@ -188,7 +219,21 @@ class IndexerNodes(FakeOpenSearch):
                 return {"_index": name, "_id": document_id, "error": problem}
         return super()._found(name, document_id)
 
+    def _bulk(self, body: bytes) -> Answer:
+        for fault in self._lasting:
+            if fault.kind == "calls too large" and len(body) > LARGEST and body.count(b'"_index":') > 1:
+                self._world.trace.strike(fault.kind, "bulk", self.hosts[_NODE.get()])
+                if fault.alone:
+                    return 413, None
+                return error(429, "circuit_breaking_exception", "[parent] Data too large")
+        return super()._bulk(body)
+
     def _item(self, action: str, about: Mapping[str, Any], *content: Any) -> dict[str, Any]:
-        if about["_index"].startswith("wazuh-states") and self._is_passing(shard_of(about["_id"])):
-            return failure(429, "rejected_execution_exception", "rejected execution")
+        name, shard = about["_index"], shard_of(about["_id"])
+        if name.startswith("wazuh-states") and self._is_passing(shard):
+            return failure(*Random(f"passing {self._world.plan.seed} {shard}").choice(_PASSING))
+        if self._is_refusing("index closed", name):
+            return failure(400, "index_closed_exception", "closed")
+        if self._is_refusing("index blocked", name):
+            return failure(*_BLOCKED)
         return super()._item(action, about, *content)
