@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wazuh_comms_trio.cli.commands.status import find_problems
+from wazuh_comms_trio.cli.commands.status import failing_stores, find_problems
 from wazuh_comms_trio.daemon.status import read_status
 
 WELL = {"name": "1.1", "generation": 2, "state": "serving", "heard": 0.9, "lag": 0.01, "backend": "ready"}
@@ -37,3 +37,17 @@ def test_all_is_well() -> None:
 )
 def test_what_is_wrong(changes: dict[str, Any], expected: str) -> None:
     assert problems(**changes) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("backend", "shown"),
+    [
+        ("", ""),
+        ("ready", "ready"),
+        ("stopping", "stopping"),
+        ("index: it answers: 502", "index"),
+        ("index: it cannot be reached; engine: it leaves events unanswered", "index, engine"),
+    ],
+)
+def test_each_store_that_fails_is_shown(backend: str, shown: str) -> None:
+    assert failing_stores(backend) == shown

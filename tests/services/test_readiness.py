@@ -142,6 +142,7 @@ async def test_a_store_that_works_is_enough_for_some(autojump_clock: MockClock) 
     await trio.sleep(1)
     with pytest.raises(BackendUnavailable, match="index: away; engine: full"):
         await readiness.check_any()
+    assert await reason(readiness) == readiness.state == "index: away; engine: full"
     for change, word in ((lambda: readiness.drain(True), "drained"), (readiness.stop, "drained")):
         index.error = engine.error = None
         await trio.sleep(1)

@@ -55,10 +55,10 @@ class Readiness:
 
     @property
     def state(self) -> str:
-        """``READY``, or what is wrong, as it was last found."""
+        """``READY``, or what is wrong with each store, as it was last found."""
         if self._stopping:
             return "stopping"
-        return self._reasons[0] if self._reasons else READY
+        return "; ".join(self._reasons) or READY
 
     def stop(self) -> None:
         """From now on this node isn't to be sent anything."""
@@ -82,7 +82,7 @@ class Readiness:
         if self._drained or self._stopping:
             raise BackendUnavailable("drained" if self._drained else "stopping")
         if self._reasons and len(self._reasons) == len(self._probes):
-            raise BackendUnavailable("; ".join(self._reasons))
+            raise BackendUnavailable(self.state)
 
     async def run(self) -> None:
         """Probes now and then, and when somebody was given an ageing answer, until cancelled."""

@@ -149,7 +149,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         f"{PREFIX}/ready",
         "ready",
         "All that is behind the server can take something",
-        "503 names nothing: `wazuh-comms status` says what it is. Also 503 while the node is drained.",
+        "503 says what fails, as `wazuh-comms status` does. Also 503 while the node is drained.",
     ),
     *_look(
         f"{PREFIX}/ready/any",

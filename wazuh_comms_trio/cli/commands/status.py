@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from argparse import Namespace
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,8 @@ def add_parser(parent: Group) -> None:
     )
 
 
+#: Of each store that fails there is its name, and why.
+_STORE: Final = re.compile(r"(?:^|; )(\w+): ")
 #: Columns that a narrow terminal does without.
 _SPARE: Final = ("PID", "WAITING", "CONNS", "AGE", "PARKED", "BACKEND", "LAG")
 
@@ -72,7 +75,7 @@ def _status(arguments: Namespace) -> int:
             worker.connections,
             worker.parked,
             worker.batcher and worker.batcher.waiting,
-            (worker.backend or "").partition(":")[0],  # the reason is among the problems
+            failing_stores(worker.backend or ""),  # the reasons are among the problems
             worker.last_error and worker.last_error.text,
         ]
         for worker in status.workers
@@ -80,6 +83,11 @@ def _status(arguments: Namespace) -> int:
     text = "\n".join([pairs(head), "", table(heads, rows, _SPARE), *(["", lines(problems)] if problems else [])])
     Output(as_json=arguments.json).document({**document, "problems": problems}, text)
     return EXIT_DEGRADED if problems else EXIT_WELL
+
+
+def failing_stores(backend: str) -> str:
+    """The names alone; ``ready`` and the like as they are."""
+    return ", ".join(_STORE.findall(backend)) or backend
 
 
 def find_problems(status: DaemonStatus) -> list[str]:
