@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.engine.fake import fake_engine
 from tests.engine.test_engine import pieces, settings
-from wazuh_comms_trio.backends.engine import client, unanswered
+from wazuh_comms_trio.backends.engine import client, untaken
 from wazuh_comms_trio.backends.engine.client import UnixEngine, open_engine_client
+from wazuh_comms_trio.backends.engine.untaken import UntakenBodies
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError, EngineRefused, EngineRequestError, EngineTimeout
 from wazuh_comms_trio.foundation.caches import refusal_cause
 
@@ -74,11 +76,78 @@ class TestUnanswered:
         ):
             for agent in ("a", "b"):
                 await send(engine, agent, error=EngineTimeout)
-            monkeypatch.setattr(unanswered, "_HELD_FOR", 0.0)
+            monkeypatch.setattr(untaken, "_HELD_FOR", 0.0)
             await engine.probe()
             await send(engine, "c", error=EngineTimeout)
             monkeypatch.undo()
             await engine.probe()  # those before are forgotten
+
+
+class TestFailing:
+    """Bodies of events are answered at once, and none is taken."""
+
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(untaken, "_LASTING", 0.0)
+
+    @pytest.mark.parametrize(
+        "ways", [{"status": status} for status in (302, 401, 404, 408, 429, 500, 503)] + [{"close_after": 1}], ids=str
+    )
+    @pytest.mark.parametrize("size", SIZES)
+    async def test_it_is_not_ready_until_it_takes_one(self, tmp_path: Path, size: int, ways: dict[str, int]) -> None:
+        async with fake_engine(tmp_path, **ways) as fake, open_engine_client(settings(tmp_path)) as engine:
+            for _ in range(2):
+                await send(engine, "a", size, EngineRequestError)
+            await engine.probe()  # it may be this agent's that the engine fails at
+            await send(engine, "b", size, EngineRequestError)
+            with pytest.raises(BackendUnavailable, match="it takes no events"):
+                await engine.probe()
+            fake.status, fake.close_after = 204, None
+            await send(engine, "c", size)
+            await engine.probe()
+
+    async def test_a_body_that_it_refuses_for_what_it_is_was_read(self, tmp_path: Path) -> None:
+        async with fake_engine(tmp_path, status=500) as fake, open_engine_client(settings(tmp_path)) as engine:
+            for agent in ("a", "b"):
+                await send(engine, agent, error=EngineRequestError)
+            fake.status = 400
+            await send(engine, "a", error=EngineRefused)
+            await engine.probe()
+
+
+class TestUntakenBodies:
+    async def test_a_start_is_no_failure(self, autojump_clock: MockClock) -> None:
+        bodies = UntakenBodies()
+        for agent in ("a", "b", "c"):
+            bodies.failed(agent)
+            await trio.sleep(2)
+        assert bodies.reason() is None
+        bodies.failed("d")
+        assert bodies.reason() == "it takes no events"
+
+    async def test_what_is_taken_in_between_counts(self, autojump_clock: MockClock) -> None:
+        """One that has too much to do fails most, and takes some."""
+        bodies = UntakenBodies()
+        for number in range(100):
+            bodies.failed(f"{number}")
+            await trio.sleep(1)
+            assert bodies.reason() is None
+            if number % 4 == 0:
+                bodies.taken()
+
+    async def test_it_is_held_against_the_engine_for_a_minute(self, autojump_clock: MockClock) -> None:
+        bodies = UntakenBodies()
+        bodies.failed("a")
+        await trio.sleep(30)
+        bodies.failed("b")
+        await trio.sleep(59)
+        assert bodies.reason() is not None
+        await trio.sleep(2)
+        assert bodies.reason() is None
+        bodies.failed("c")
+        await trio.sleep(30)
+        bodies.failed("c")
+        assert bodies.reason() is None  # those before are forgotten
 
 
 def is_post(target: bytes) -> bool:

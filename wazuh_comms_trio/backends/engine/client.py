@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import trio
 
-from wazuh_comms_trio.backends.engine.unanswered import UnansweredBodies
+from wazuh_comms_trio.backends.engine.untaken import UntakenBodies
 from wazuh_comms_trio.backends.interfaces import EngineReply
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.config.backend_models import EngineClient
@@ -131,7 +131,7 @@ class UnixEngine:
         #: Of requests: what fails between some that don't is one outage.
         self._failures = OutageLog(logger, "the engine", quiet=QUIET, clock=trio.current_time)
         self._silent = False  # the engine let a request go unanswered, and has answered none since
-        self._unanswered = UnansweredBodies()
+        self._untaken = UntakenBodies()
         self._refusals = RefusalCause()
 
     async def aclose(self) -> None:
@@ -141,11 +141,17 @@ class UnixEngine:
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
         try:
             reply = await self._send_events(body, agent_id, length)
+            self._check(reply, agent_id)
         except EngineTimeout:
-            self._unanswered.given_up(agent_id)
+            self._untaken.given_up(agent_id)
             raise
-        self._unanswered.answered()
-        self._check(reply, agent_id)
+        except EngineRequestError:
+            self._untaken.failed(agent_id)
+            raise
+        except EngineRefused:
+            self._untaken.taken()
+            raise
+        self._untaken.taken()
 
     async def _send_events(self, body: AsyncIterable[bytes], agent_id: str, length: int | None) -> HttpReply:
         headers = [("Content-Type", "application/x-ndjson")]
@@ -179,8 +185,8 @@ class UnixEngine:
         raise EngineRequestError
 
     async def probe(self) -> None:
-        """Whether the engine's socket takes connections, and doesn't leave all bodies of events unanswered. The engine
-        is sent a request only after it left one unanswered: any answer will do."""
+        """Whether the engine's socket takes connections, and not all bodies of events are left. The engine is sent a
+        request only after it left one unanswered: any answer will do."""
         try:
             stream = await connect_unix(socket_path(self._settings.api_socket_path))
         except OSError as exc:
@@ -196,8 +202,8 @@ class UnixEngine:
             self._silent = False
         finally:
             await connection.aclose()
-        if self._unanswered.are_all():
-            raise BackendUnavailable("it leaves events unanswered")
+        if (reason := self._untaken.reason()) is not None:
+            raise BackendUnavailable(reason)
 
     async def scan(self, request: bytes) -> EngineReply:
         reply = await self._send_whole(self._scans, _SCAN, [("Content-Type", "application/json")], request)
