@@ -64,6 +64,9 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _PROBE: Final = 1.5
 _LONG: Final = 2.0
 
+#: Seconds for what an engine says of a refusal of events: less than their requests have, or it would never be one.
+_REASONS: Final = 1.0
+
 #: Refusals that may end: the others of the 4xx are for good.
 _PASSING: Final = frozenset({408, 429})
 #: Refusals that say nothing of a body, as long as all are refused so: of our account, path, method or header.
@@ -164,6 +167,7 @@ class UnixEngine:
             try:
                 with self._judging(wait):
                     async with self._pool.connection() as connection:
+                        connection.refusal_timeout = _REASONS
                         pieces = _Pieces(body, wait)
                         exchange = connection.exchange_stream("POST", _EVENTS, headers, pieces, length=length)
                         return await _or_its_head(exchange)
@@ -219,8 +223,12 @@ class UnixEngine:
         answered: bool | None = False
         try:
             with self._judging(wait):
-                exchange = self._pool.request("POST", target, headers, body, was_unseen=_was_unread)
-                reply = await (_or_its_head(exchange) if target == _EVENTS else exchange)
+                is_events = target == _EVENTS
+                limit = _REASONS if is_events else inf
+                exchange = self._pool.request(
+                    "POST", target, headers, body, refusal_timeout=limit, was_unseen=_was_unread
+                )
+                reply = await (_or_its_head(exchange) if is_events else exchange)
             answered = reply.status not in _OVERLOADED
             return reply
         except trio.Cancelled:

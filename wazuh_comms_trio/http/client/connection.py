@@ -18,6 +18,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.http.client.connecting import PlainStream, describe_cause
+from wazuh_comms_trio.http.client.sending import Sending
 from wazuh_comms_trio.http.client.simple_messages import SimpleHead, encode_head, parse_head
 
 __all__ = ["HttpConnection", "HttpFailure", "HttpReply"]
@@ -65,26 +66,6 @@ class HttpFailure(Exception):
         self.status = status
 
 
-class _Sending:
-    """Ends the sending of a body: what goes to the peer is cancelled, what comes from the body's owner never is."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._scope: trio.CancelScope | None = None
-
-    def scope(self) -> trio.CancelScope:
-        """A cancel scope for the sending of one piece."""
-        self._scope = trio.CancelScope()
-        if self.stopped:
-            self._scope.cancel()
-        return self._scope
-
-    def stop(self) -> None:
-        self.stopped = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-
 class HttpConnection:
     """``host`` is the Host header; ``write_timeout`` in seconds is for each piece of a request, ``read_timeout`` for
     the whole answer, from the end of the request; ``largest_reply`` in bytes of its body. Not safe for two tasks at
@@ -106,6 +87,9 @@ class HttpConnection:
         self._write_timeout = write_timeout
         self.read_timeout = read_timeout
         self.largest_reply = largest_reply
+        #: Seconds for what follows the head of a refusal (4xx): one who acts upon its status alone needn't wait longer.
+        self.refusal_timeout = math.inf
+        self._reading = trio.CancelScope()  # around the wait for the answer that is being read
         self._h11: h11.Connection | None = None  # made for the first exchange that isn't a simple one
         self._heard = False
         self._status = 0  # of the answer that is being read
@@ -186,17 +170,16 @@ class HttpConnection:
         except HttpFailure as failure:
             self._cut_off = True
             unsent = failure
-        limit: AbstractContextManager[Any] = (
-            nullcontext() if deadline == math.inf else trio.CancelScope(deadline=trio.current_time() + deadline)
-        )
+        limit: AbstractContextManager[Any] = nullcontext()
+        if min(deadline, self.refusal_timeout) != math.inf:
+            limit = self._reading = trio.CancelScope(deadline=trio.current_time() + deadline)
         with limit:
             try:
                 return await (self._read_reply() if head is None else self._read_simple(begin))
             except HttpFailure:
-                if unsent is not None:
-                    raise unsent from unsent.__cause__
-                raise
-        raise unsent or self._no_answer()
+                if unsent is None:
+                    raise
+        raise self._no_answer() if unsent is None else self._answered(unsent)
 
     # --- a request whose body comes piece by piece ---
 
@@ -216,8 +199,8 @@ class HttpConnection:
         head = self._begin(method, target, [*headers, framing])
         replies: list[HttpReply] = []
         failures: list[HttpFailure] = []
-        reading = trio.CancelScope()
-        sending = _Sending()
+        reading = self._reading = trio.CancelScope()
+        sending = Sending()
 
         async def read() -> None:
             try:
@@ -231,21 +214,21 @@ class HttpConnection:
             nursery.start_soon(read)
             try:
                 await self._send_pieces(head, body, sending)
-                reading.deadline = trio.current_time() + self.read_timeout
+                reading.deadline = min(reading.deadline, trio.current_time() + self.read_timeout)
             except HttpFailure as failure:
                 self._cut_off = True
                 failures.append(failure)
-                reading.deadline = trio.current_time() + _LAST_WORDS_TIMEOUT
+                reading.deadline = min(reading.deadline, trio.current_time() + _LAST_WORDS_TIMEOUT)
             except Exception:
                 reading.cancel()
                 raise
         if replies:
             return replies[0]
         if failures:
-            raise failures[0]
+            raise self._answered(failures[0])
         raise self._no_answer()
 
-    async def _send_pieces(self, head: bytes, body: AsyncIterable[bytes], sending: _Sending) -> None:
+    async def _send_pieces(self, head: bytes, body: AsyncIterable[bytes], sending: Sending) -> None:
         """Sends the body's pieces; returns early when ``sending`` is stopped."""
         parts = [head]  # goes out with the first piece
         async for piece in body:
@@ -328,7 +311,7 @@ class HttpConnection:
                 if not received:
                     self._http.receive_data(b"")
                 return await self._read_reply()
-        self._status = head.status
+        self._head_came(head.status)
         if head.length > self.largest_reply:
             raise self._broken("the answer is too large", too_large=True)
         end += head.length
@@ -358,7 +341,7 @@ class HttpConnection:
                     raise self._broken("the connection was closed without an answer")
                 self._http.receive_data(data)
             elif isinstance(event, h11.Response):
-                self._status = event.status_code
+                self._head_came(event.status_code)
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 body += event.data
@@ -381,6 +364,16 @@ class HttpConnection:
             raise self._broken(text) from exc
         self._heard = self._heard or bool(data)
         return data
+
+    def _head_came(self, status: int) -> None:
+        self._status = status
+        if 400 <= status < 500:
+            self._reading.deadline = min(self._reading.deadline, trio.current_time() + self.refusal_timeout)
+
+    def _answered(self, failure: HttpFailure) -> HttpFailure:
+        """Of a request that may not have gone out whole, with the head of what was answered all the same."""
+        failure.heard, failure.status = self._heard, self._status
+        return failure
 
     def _no_answer(self) -> HttpFailure:
         what = "the answer did not end" if self._heard else "there was no answer"

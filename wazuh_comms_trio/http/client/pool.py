@@ -67,22 +67,23 @@ class HttpPool:
         *,
         read_timeout: float | None = None,
         largest_reply: int | None = None,
+        refusal_timeout: float = math.inf,
         was_unseen: Callable[[HttpFailure], bool] | None = None,
     ) -> HttpReply:
         """Sends one request and reads its whole answer, over a kept connection if there is one. A server closes what is
         idle, and may do so just as a request begins: where ``was_unseen`` says of the failure of a kept connection that
         the request may be sent again, it goes over a new one. ``read_timeout`` and ``largest_reply`` replace the
-        pool's. Raises ``HttpFailure``. Cancelled: the request may have been acted on, and its connection is closed."""
+        pool's; ``refusal_timeout`` is ``HttpConnection``'s. Raises ``HttpFailure``. Cancelled: the request may have been acted on, and its connection is closed."""
         request = method, target, headers, body
         connection = self._take_idle()
         if connection is not None:
             try:
-                return await self._exchange(connection, *request, read_timeout, largest_reply)
+                return await self._exchange(connection, *request, read_timeout, largest_reply, refusal_timeout)
             except HttpFailure as failure:
                 if was_unseen is None or not was_unseen(failure):
                     raise
         connection = await self._open()
-        return await self._exchange(connection, *request, read_timeout, largest_reply)
+        return await self._exchange(connection, *request, read_timeout, largest_reply, refusal_timeout)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[HttpConnection]:
@@ -91,6 +92,7 @@ class HttpPool:
         connection = self._take_idle() or await self._open()
         connection.read_timeout = self._read_timeout
         connection.largest_reply = self._largest_reply
+        connection.refusal_timeout = math.inf
         try:
             yield connection
         finally:
@@ -105,9 +107,11 @@ class HttpPool:
         body: bytes | None,
         read_timeout: float | None,
         largest_reply: int | None,
+        refusal_timeout: float,
     ) -> HttpReply:
         connection.read_timeout = self._read_timeout if read_timeout is None else read_timeout
         connection.largest_reply = self._largest_reply if largest_reply is None else largest_reply
+        connection.refusal_timeout = refusal_timeout
         try:
             reply = await connection.exchange(method, target, headers, body)
         except BaseException:
