@@ -17,8 +17,8 @@ pytestmark = pytest.mark.real_clock
 
 @pytest.mark.parametrize("end", ["stall", "close", "endless"])
 @pytest.mark.parametrize("size", [10, 100_000])
-@pytest.mark.parametrize("timeout", [0.5, 60.0])
-async def test_a_refusal_is_one_by_its_head(tmp_path: Path, size: int, end: str, timeout: float) -> None:
+@pytest.mark.parametrize("limit", [0.5, 60.0])
+async def test_a_refusal_is_one_by_its_head(tmp_path: Path, size: int, end: str, limit: float) -> None:
     """Its body has reasons alone: without it, or all of it, the events would come again for ever. Nor is it waited for
     as long as for a head: by default the agent's request would be over before."""
 
@@ -32,7 +32,7 @@ async def test_a_refusal_is_one_by_its_head(tmp_path: Path, size: int, end: str,
             if end != "close":
                 await trio.sleep_forever()
 
-    async with open_engine_client(settings(tmp_path, timeout=timeout)) as engine, trio.open_nursery() as nursery:
+    async with open_engine_client(settings(tmp_path, timeout=limit)) as engine, trio.open_nursery() as nursery:
         listener = trio.socket.socket(socket.AF_UNIX)
         await listener.bind(str(tmp_path / "engine.socket"))
         listener.listen()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure
+from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
 
 REFUSAL = b'HTTP/1.1 413 Too Large\r\nContent-Length: 20\r\n\r\n{"err'
 
@@ -53,10 +53,13 @@ async def test_what_came_of_an_answer_to_what_wasnt_sent(
     """Why it wasn't is less than what the peer said of it."""
     connection = HttpConnection(Deaf(said, ends=ends), host="x")
     connection.refusal_timeout = refusal_timeout
-    with pytest.raises(HttpFailure, match="broke while sending") as caught:
+
+    async def post() -> HttpReply:
         if streams:
-            await connection.exchange_stream("POST", "/", [], pieces(), length=None)
-        else:
-            await connection.exchange("POST", "/", [], b"{}")
+            return await connection.exchange_stream("POST", "/", [], pieces(), length=None)
+        return await connection.exchange("POST", "/", [], b"{}")
+
+    with pytest.raises(HttpFailure, match="broke while sending") as caught:
+        await post()
     assert (caught.value.status, caught.value.heard) == ((413, True) if said else (0, False))
     assert not connection.reusable

@@ -190,3 +190,38 @@ async def test_an_index_isnt_to_blame_for_what_nobody_waits_for(
         await trio.sleep(10)
         assert results(await stateful.submit(body(event()))) == [("e1", 201)]
     assert not caplog.records
+
+
+async def test_large_events_of_such_an_index_dont_hold_up_others_large_events(autojump_clock: MockClock) -> None:
+    """One at a time is in memory, and its index takes nothing for as long as its request lasts: others' would be 503.
+    Nor do those of a crowd."""
+    async with open_stateful() as stateful:
+        close(stateful)
+        events = stateful.backends.events
+        complete = events.bulk
+
+        async def bulk(operations: Sequence[DocumentOperation], **more: Any) -> Sequence[ItemResult]:
+            await trio.sleep(3 if any(one.index == SCA for one in operations) else 0)
+            return await complete(operations, **more)
+
+        events.bulk = bulk  # type: ignore[method-assign]
+
+        async def other(event_id: str) -> float:
+            (agent_id,) = agents(1, "a")
+            began = trio.current_time()
+            reply = await stateful.submit(body(large(event_id), agent_id=agent_id), agent_id)
+            assert results(reply) == [(event_id, 201)]
+            return trio.current_time() - began
+
+        async with trio.open_nursery() as nursery:
+            for one in agents(20, "f"):
+                nursery.start_soon(fail, stateful, one, body(large(module="sca"), agent_id=one))
+            await trio.sleep(0.5)
+            assert await other("beside a crowd") < 4
+            nursery.start_soon(fail, stateful, A1, body(large(module="sca")))
+            await trio.sleep(4)
+            assert await other("beside one") < 4
+
+
+def large(event_id: str = "large", module: str = "fim") -> bytes:
+    return event(event_id, data={"text": "x" * 2_000_000}, module=module)

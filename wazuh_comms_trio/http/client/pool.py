@@ -73,7 +73,8 @@ class HttpPool:
         """Sends one request and reads its whole answer, over a kept connection if there is one. A server closes what is
         idle, and may do so just as a request begins: where ``was_unseen`` says of the failure of a kept connection that
         the request may be sent again, it goes over a new one. ``read_timeout`` and ``largest_reply`` replace the
-        pool's; ``refusal_timeout`` is ``HttpConnection``'s. Raises ``HttpFailure``. Cancelled: the request may have been acted on, and its connection is closed."""
+        pool's; ``refusal_timeout`` is ``HttpConnection``'s. Raises ``HttpFailure``. Cancelled: the request may have
+        been acted on, and its connection is closed."""
         request = method, target, headers, body
         connection = self._take_idle()
         if connection is not None:

@@ -115,6 +115,11 @@ class Batcher:
         finally:
             piece.abandoned = True
 
+    def make_way(self) -> None:
+        """Ends what is tried apart and gives way, unless it is in a call at this moment."""
+        for row in (self._again, self._troubled):
+            row.make_way()
+
     def finish(self, packet: Packet) -> None:
         """Releases the agent of a big packet, whose request is done with it, at its end or before."""
         packet.abandoned = True
@@ -303,6 +308,10 @@ class _Held:
     def settled(self) -> bool:
         return all(packet.settled for packet in self.packets)
 
+    @property
+    def gives_way(self) -> bool:
+        return any(packet.gives_way() for packet in self.packets)
+
 
 class _Apart:
     """A row of packets that are tried again and again, in one call at a time, until each is settled."""
@@ -316,6 +325,7 @@ class _Apart:
     def add(self, held: _Held) -> None:
         self._row.append(held)
         self._news.set()
+        self.make_way()
         if len(self._row) > _MAX_APART:
             self._end(self._row.pop())
 
@@ -345,7 +355,13 @@ class _Apart:
             done = [held for held in tried if held.settled]
             for held in done:
                 held.release()
+            self.make_way()
         return bool(done and self._row)
+
+    def make_way(self) -> None:
+        for held in [held for held in self._row if held.gives_way]:
+            self._row.remove(held)
+            self._end(held)
 
     def _drop_abandoned(self) -> None:
         """Their agents' next packets wait for them."""

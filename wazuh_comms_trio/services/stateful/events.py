@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from random import Random
 from typing import Final, TypeVar
 
@@ -38,7 +38,15 @@ from wazuh_comms_trio.services.stateful.lines import has_line_above
 from wazuh_comms_trio.services.stateful.overtaken_entries import OvertakenEntries
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, open_packet
 from wazuh_comms_trio.services.stateful.reply_size import expected_reply
-from wazuh_comms_trio.services.stateful.submission import LOOK_AFTER, HasLeft, Packet, Part, Piece
+from wazuh_comms_trio.services.stateful.submission import (
+    LOOK_AFTER,
+    GivesWay,
+    HasLeft,
+    Packet,
+    Part,
+    Piece,
+    keeps_its_place,
+)
 from wazuh_comms_trio.services.store_backoff import store_backoff
 
 __all__ = ["Queued", "StatefulEvents", "StatefulStatistics"]
@@ -91,6 +99,7 @@ class StatefulEvents:
     ) -> None:
         self._largest_event = largest_event
         self._large_events = trio.Lock()
+        self._waiting_large = 0
         self._run_blocking = run_blocking or _run_inline
         self._metrics = metrics = metrics or Metrics()
         self._quarantine = quarantine
@@ -229,18 +238,32 @@ class StatefulEvents:
             reader.rewind()
         replies: list[bytes] = []
         while not reader.exhausted:
-            async with self._turn(reader):
-                replies.append(await self._write_part(reader, packet))
+            async with self._turn(reader) as gives_way:
+                replies.append(await self._write_part(reader, packet, gives_way))
         return b'{"results":[%b]}' % b",".join(replies)
 
-    def _turn(self, reader: PacketReader) -> AbstractAsyncContextManager[object]:
+    def _turn(self, reader: PacketReader) -> AbstractAsyncContextManager[GivesWay]:
         """Around the reading and writing of what comes next: an event that is in memory several times is so alone."""
-        return self._large_events if reader.is_long_ahead(_STEP_BYTES) else nullcontext()
+        return self._large_turn() if reader.is_long_ahead(_STEP_BYTES) else nullcontext(keeps_its_place)
 
-    async def _write_part(self, reader: PacketReader, packet: Packet) -> bytes:
+    @asynccontextmanager
+    async def _large_turn(self) -> AsyncIterator[GivesWay]:
+        """One whose index takes nothing gives its turn to those that wait."""
+        self._waiting_large += 1
+        try:
+            self._batcher.make_way()
+            await self._large_events.acquire()
+        finally:
+            self._waiting_large -= 1
+        try:
+            yield lambda: self._waiting_large > 0
+        finally:
+            self._large_events.release()
+
+    async def _write_part(self, reader: PacketReader, packet: Packet, gives_way: GivesWay) -> bytes:
         part = await self._read_part(reader)
         if not part.complete:
-            piece = Piece(packet, part)
+            piece = Piece(packet, part, gives_way)
             await self._batcher.write_piece(piece)
             if piece.failure is not None:
                 raise _copy_of(piece.failure)

@@ -15,10 +15,23 @@ from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable
 
-__all__ = ["LOOK_AFTER", "EventResult", "HasLeft", "Packet", "Part", "Piece", "encode_results"]
+__all__ = [
+    "LOOK_AFTER",
+    "EventResult",
+    "GivesWay",
+    "HasLeft",
+    "Packet",
+    "Part",
+    "Piece",
+    "encode_results",
+    "keeps_its_place",
+]
 
 #: Whether a request's peer has closed its side, or reset the connection. Called in any thread.
 HasLeft = Callable[[], bool]
+
+#: Whether others wait for what a piece holds.
+GivesWay = Callable[[], bool]
 
 #: Seconds after which it is asked before something is begun: most packets are written by then, and whose peer closes
 #: its side at once and waits for the answer has it.
@@ -230,12 +243,17 @@ def _outcomes(results: Sequence[ItemResult | None]) -> set[Outcome]:
     return {result.outcome for result in _different(results)}
 
 
+def keeps_its_place() -> bool:
+    return False
+
+
 class Packet:
     """One request's events between ``submit`` and the batcher.
 
     ``part`` is None for a big packet: its own request sends it in pieces when its turn has come. ``deadline``: when its
     request is answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more. ``busy``: a piece
-    of it is in flight. ``news``: settled, or its turn has come. ``has_left`` is asked from ``look_from`` on.
+    of it is in flight. ``gives_way``: others wait for what it holds, so that it is tried no further where it would be
+    apart. ``news``: settled, or its turn has come. ``has_left`` is asked from ``look_from`` on.
     """
 
     def __init__(
@@ -258,6 +276,7 @@ class Packet:
         self.abandoned = False
         self.failure: BackendUnavailable | None = None
         self.busy = False
+        self.gives_way: GivesWay = keeps_its_place
         self.news = trio.Event()
 
     def is_open(self, now: float) -> bool:
@@ -275,9 +294,10 @@ class Packet:
 class Piece(Packet):
     """Some events of a big ``packet``, written on their own while it holds its agent."""
 
-    def __init__(self, packet: Packet, part: Part) -> None:
+    def __init__(self, packet: Packet, part: Part, gives_way: GivesWay = keeps_its_place) -> None:
         size = part.events[-1].end - part.events[0].start if part.events else 0
         super().__init__(
             packet.agent_id, part, size, packet.deadline, has_left=packet.has_left, look_from=packet.look_from
         )
         self.packet = packet
+        self.gives_way = gives_way
