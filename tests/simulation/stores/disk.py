@@ -95,6 +95,8 @@ class Disk:
         self._files: dict[int, _Content] = {}
         self._earlier: list[bytes] = []  # what files had before the power went
         self._listed: dict[Path, dict[str, int]] = {}
+        self._named: set[Path] = set()  # folders that are in their parents for good
+        self._lost: list[Path] = []  # folders that the power cut takes away, with what is in them
         self._vfs: _LoggingVfs | None = None
 
     @contextmanager
@@ -113,6 +115,7 @@ class Disk:
         """All that is there is durable."""
         for content in self._files.values():
             content.sync()
+        self._named.update(self._folders())
         self._listed = {folder: _names_in(folder) for folder in self._folders()}
 
     def arm(self, calls: int) -> None:
@@ -132,6 +135,9 @@ class Disk:
         for folder in self._folders():
             for name in _names_in(folder):
                 (folder / name).unlink()
+        for folder in reversed(self._lost):  # those within before those around them
+            folder.rmdir()
+        self._named.difference_update(self._lost)
         for path, content in self.image.items():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -170,6 +176,7 @@ class Disk:
 
     def sync_names(self, folder: Path) -> None:
         self._listed[folder] = _names_in(folder)
+        self._named.update(each for each in folder.iterdir() if each.is_dir())
 
     # --- what is left
 
@@ -179,7 +186,11 @@ class Disk:
     def _after_cut(self) -> dict[Path, bytes]:
         image = {}
         share = self._rng.choice([0.0, 0.5, 1.0])
+        self._lost = []
         for folder in sorted(self._folders()):
+            if folder.parent in self._lost or (folder not in self._named and self._rng.random() >= share):
+                self._lost.append(folder)
+                continue
             now, before = _names_in(folder), self._listed.get(folder, {})
             for name in sorted({*now, *before}):
                 number = now.get(name)

@@ -63,6 +63,29 @@ def test_what_was_not_synced_is_torn_at_sectors(tmp_path: Path) -> None:
     assert all(each is not None and each[:half] == b"a" * half for each in found)
 
 
+def test_a_folder_lasts_once_its_parent_is_synced(tmp_path: Path) -> None:
+    there: dict[bool, set[bool]] = {False: set(), True: set()}
+    for seed in range(40):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with disk_under(folder, seed) as disk:
+            inner = folder / "made" / "inner"
+            inner.mkdir(parents=True)
+            descriptor = os.open(inner / "file", os.O_RDWR | os.O_CREAT)
+            write_all(descriptor, b"a")
+            sync(descriptor)
+            os.close(descriptor)
+            sync_folder(inner)
+            if is_synced := bool(seed % 2):
+                sync_folder(inner.parent)
+                sync_folder(folder)
+            disk.cut()
+            disk.come_back()
+        there[is_synced].add((inner / "file").exists())
+        assert inner.parent.exists() or not inner.exists()
+    assert there == {False: {False, True}, True: {True}}
+
+
 def test_a_name_lasts_once_its_folder_is_synced(tmp_path: Path) -> None:
     gone = set()
     for seed in range(20):
