@@ -27,6 +27,7 @@ from tests.simulation.checks.pruning import Pruned, check_documents_left
 from tests.simulation.checks.quotas.documents import DocumentQuota, Quota
 from tests.simulation.checks.quotas.events import EventQuota
 from tests.simulation.checks.readiness import check_ready
+from tests.simulation.checks.registered import check_registered
 from tests.simulation.checks.supervision import watch_supervisors
 from tests.simulation.checks.tail import Tail
 from tests.simulation.determinism import EPOCH
@@ -334,6 +335,7 @@ class World(InjectedFaults):
                 if plan.features.prunes:
                     self.pruned.check_none_left()
                     await check_documents_left(self, at_end=True)
+                await check_registered(self)
                 await check_last_groups(self)
                 if plan.features.settled_groups:
                     await check_left_groups(self)

@@ -19,6 +19,7 @@ from tests.simulation.actors.group_history import GroupHistory
 from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
+from tests.simulation.checks.registered import ENROLLED
 from tests.simulation.forms.events import unusable_event, written_otherwise, written_plainly
 from tests.simulation.model import IN_PROGRESS, OTHER_FAILURES, CommandLife, DocumentModel, Operation
 from tests.simulation.nodes.agent_files import FILES
@@ -85,6 +86,9 @@ class SimAgent:
         chance = rng.random()  # one group's name begins with the other's
         groups = () if joins else ("web",) if chance < 0.5 else ("web2",) if chance < 0.75 else ()
         self.record = Agent(self.uuid, self.name, world.key_hash, groups=groups)
+        self.joined = joins
+        if joins:
+            self.record = evolve(self.record, **ENROLLED)
         self.groups = GroupHistory(groups)
         token = None
         if rng.random() < 0.7 and not joins:

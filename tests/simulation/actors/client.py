@@ -153,6 +153,7 @@ class SimClient(AgentClient):
         self.polls: dict[int, OpenPoll] = {}
         self.keys = self.token_keys = 0  # which of its keys is the agent's, and its token's
         self.rekeyed_at = self.removed_at = -1e9
+        self.log_ins: list[float] = []  # when it asked for those that it was granted
         self.is_hasty = False  # it doesn't pause after failures, and is told so
         self.is_being_rekeyed = False
         self._numbers = count()
@@ -291,10 +292,11 @@ class SimClient(AgentClient):
         if (token := self._first_token) is not None:
             self._first_token, self.token = None, token
             return Reply(200, (), json.dumps({"token": token}).encode())
-        keys = self.keys
+        keys, began = self.keys, trio.current_time()
         reply = await super().authenticate()
         if reply.status == 200:
             self.token_keys = keys
+            self.log_ins.append(began)
         return reply
 
     def rekey(self) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from tests.simulation.actors.agents import SimAgent
 from tests.simulation.actors.keys import KEYS
+from tests.simulation.checks.registered import ENROLLED
 from tests.simulation.plans.plan import MOST_AGENTS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
@@ -171,4 +172,4 @@ def _basic(password: str) -> str:
 
 
 def _body(uuid: str, name: str, key: str) -> bytes:
-    return json.dumps({"id": uuid, "name": name, "key": key, "type": "Endpoint", "version": "6.0.0"}).encode()
+    return json.dumps({"id": uuid, "name": name, "key": key, **ENROLLED}).encode()
