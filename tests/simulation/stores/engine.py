@@ -1,5 +1,5 @@
 """The engine: our client of it, and a server over streams in memory, which takes events and answers scans. It is down,
-answers late or twice, or breaks off."""
+answers late or twice, or breaks off; of what it refuses for good it doesn't always say to the end why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import h11
 import trio
@@ -31,6 +32,9 @@ __all__ = ["SimEngine", "use_simulated_engine"]
 _BUSY_STATUSES: Final = (408, 429, 500, 503)
 #: Of a scan, of which a 500 may be the scan's own fault.
 _BUSY_SCANS: Final = (429, 503)
+
+#: Longer than any request has, seconds.
+_LONG: Final = 60.0
 
 #: Who connects, and to which engine.
 _CALLER: ContextVar[tuple[SimEngine, Process | None]] = ContextVar("the engine's caller")
@@ -108,6 +112,11 @@ class SimEngine:
         else:
             await trio.sleep(self._world.rng_calls.uniform(0.0002, 0.05))
         data = self._encoded(connection, status, answer)
+        if status == 400 and (left := crc32(body) % 4) < 2:
+            self._world.trace.strike("refusal without its end", "answer", "engine")
+            await stream.send_all(data[:-1])
+            await trio.sleep(left * _LONG)
+            return False
         if self._meets("engine answers twice", "answer") is not None:
             await send_twice(stream, caller, data)
         else:
