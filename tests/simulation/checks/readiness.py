@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from tests.simulation.injected import INDEXER_STORES
 from tests.simulation.nodes.network import Connection
 from tests.simulation.plans.faults import CALLS, HANGS
 from tests.simulation.trace import Violation
@@ -22,6 +23,8 @@ __all__ = ["check_ready", "run_drains", "run_health_checks"]
 
 _WHO: Final = "balancer"
 _PATHS: Final = ("/ready", "/ready", "/ready/any")
+#: Of how many stores none is ready that take nothing.
+_ENOUGH: Final = {"/ready": 1, "/ready/any": 2}
 #: Seconds within which an answer is there.
 _BOUND: Final = 10.0
 #: Seconds after which each worker knows of a drain, and that a store is away: it looks once a second, for two.
@@ -55,8 +58,9 @@ async def run_health_checks(world: World) -> None:
             is_drained = drained + _KNOWN_AFTER < began and drained == node.drained_at and hub is node.hub
             if is_drained and not world.had_cause(_BOUND, HANGS):
                 raise Violation("ready", f"{process.name} says that it is, and is drained")
-            if path == "/ready" and (store := _store_away(world, process, began)):
-                raise Violation("ready", f"{process.name} says that it is, and its {store} can take nothing")
+            away = [store for store in ("events", "engine") if _is_away(world, process, store, began)]
+            if len(away) >= _ENOUGH[path]:
+                raise Violation("ready", f"{process.name} says that it is for {path}, and its {away} can take nothing")
 
 
 async def _ask(world: World, node: Node, path: str, port: int) -> tuple[int | None, Process | None]:
@@ -76,22 +80,23 @@ async def _ask(world: World, node: Node, path: str, port: int) -> tuple[int | No
     return status, connection.server.process
 
 
-def _store_away(world: World, process: Process, began: float) -> str | None:
-    """A store that takes nothing of this worker's since a while."""
-    now = trio.current_time()
-    calls = [each for each in world.plan.faults if each.kind in CALLS]
+def _is_away(world: World, process: Process, store: str, began: float) -> bool:
+    """Whether a store takes nothing of this worker's since a while."""
+    now, is_indexer = trio.current_time(), world.plan.stores == "indexer" and store == "events"
+    places = INDEXER_STORES if is_indexer else (store,)
+    calls = [each for each in world.plan.faults if each.kind in CALLS and each.place.partition(".")[0] in places]
     under_way = [each for each in calls if each.start < now and began - _SEEN_AFTER < each.start + each.seconds]
-    for fault in under_way if len(under_way) == 1 else ():  # of several it is chance which one a call meets
-        whole = fault.place in ("events", "engine") and fault.share == 1.0 and fault.kind in _AWAY
-        lasts = fault.start + _SEEN_AFTER < began and now < fault.start + fault.seconds
-        if not whole or not lasts or (world.plan.stores == "embedded" and fault.kind == "hang"):
-            continue
-        if world.plan.stores == "indexer" and fault.place == "events":
-            if fault.kind == "fail" and (not fault.alone or fault.node == process.node):
-                return fault.place
-        elif fault.node == process.node and (not fault.alone or fault.worker % world.plan.workers == process.slot):
-            return fault.place
-    return None
+    if len(under_way) != 1:  # of several it is chance which one a call meets
+        return False
+    (fault,) = under_way
+    lasts = fault.start + _SEEN_AFTER < began and now < fault.start + fault.seconds
+    if not lasts or fault.place != store or fault.share != 1.0 or fault.kind not in _AWAY:
+        return False
+    if world.plan.stores == "embedded" and fault.kind == "hang":
+        return False
+    if is_indexer:
+        return fault.kind == "fail" and (not fault.alone or fault.node == process.node)
+    return fault.node == process.node and (not fault.alone or fault.worker % world.plan.workers == process.slot)
 
 
 async def run_drains(world: World, until: float) -> None:

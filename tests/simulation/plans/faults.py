@@ -218,6 +218,10 @@ def feature_faults(
         lasting = rng.uniform(0.2, 1.0)
         start = seconds - lasting - rng.uniform(0.0, 0.5)
         yield "sudden", "clock blip", {"start": start, "seconds": lasting, "amount": 1000.0}
+    if features.health_checks and not features.only_hangs and rng.random() < 0.5:  # both are away
+        at = {"start": rng.uniform(1.0, seconds / 2), "seconds": 12.0, "share": 1.0, "alone": False}
+        for place in ("events", "engine"):
+            yield "call", "fail", at | {"place": place, "node": 0}
 
 
 def hard_starts(rng: Random, seconds: float) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
