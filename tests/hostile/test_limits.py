@@ -100,6 +100,19 @@ class TestRates:
             assert taken_of(gate, "c", 1) == 1
         assert taken_of(gate, "a", 2) == 2
 
+    async def test_everybodys_limit_is_named_beside_an_agents_own(self, autojump_clock: MockClock) -> None:
+        """It wasn't, as long as any agent was beyond its own there."""
+        counts = RefusalCounts()
+        gate = RouteGate("stateful", RouteLimit(agent_rate=1, agent_burst=2, rate=1, burst=3), counts)
+        assert taken_of(gate, "loud", 5) == 2
+        assert [taken_of(gate, agent, 1) for agent in ("b", "c", "d")] == [1, 0, 0]
+        assert counts.lines() == [
+            "agent loud sends more stateful than its limit: 3 refused",
+            "2 stateful refused: more than all agents' limit",
+        ]
+        await trio.sleep(60)
+        assert counts.lines() == []
+
 
 async def test_an_agent_that_sends_a_hundred_times_its_share(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture

@@ -31,7 +31,7 @@ class RefusalCounts:
         self.by_cause: dict[str, int] = {}
         self._unsaid: dict[str, int] = {}
         self._log_interval = LogInterval(_SAID_EVERY, trio.current_time)
-        self._what: dict[str, tuple[int, float]] = {}  # by what was refused: how often, and when last
+        self._what: dict[str, tuple[int, float]] = {}  # of everybody's limits: how often, and when last
         self._agents: dict[tuple[str, str], tuple[int, float]] = {}  # in the order of the last refusals
 
     def refused(self, what: str, agent_id: str | None = None, *, count: int = 1) -> None:
@@ -40,9 +40,10 @@ class RefusalCounts:
         now = trio.current_time()
         self.total += count
         self.by_cause[what] = self.by_cause.get(what, 0) + count
-        self._what[what] = (_recent(self._what.get(what), now) + count, now)
         label = what
-        if agent_id is not None:
+        if agent_id is None:
+            self._what[what] = (_recent(self._what.get(what), now) + count, now)
+        else:
             number = _recent(self._agents.pop((agent_id, what), None), now) + count
             self._agents[agent_id, what] = number, now
             if len(self._agents) > _AGENTS:
@@ -72,11 +73,10 @@ class RefusalCounts:
             for (agent_id, what), (number, when) in self._agents.items()
             if now - when < _NAMED_FOR
         ]
-        named = {what for (_, what), (_, when) in self._agents.items() if now - when < _NAMED_FOR}
         found += [
             f"{number} {what} refused: more than all agents' limit"
             for what, (number, when) in self._what.items()
-            if now - when < _NAMED_FOR and what not in named
+            if now - when < _NAMED_FOR
         ]
         return found
 
