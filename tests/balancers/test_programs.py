@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from uuid import uuid4
 
@@ -12,7 +13,17 @@ import pytest
 import trio
 
 from tests.balancers.programs import CONFIGURATIONS, SCALE, VARIANTS, Variant
-from tests.balancers.site import AGENT_ADDRESS, KEY, PASSWORD, USER, Site, at_once, balancers_are_well
+from tests.balancers.site import (
+    AGENT_ADDRESS,
+    KEY,
+    PASSWORD,
+    USER,
+    Daemon,
+    Site,
+    at_once,
+    balancers_are_well,
+    connect_from,
+)
 from tests.supervisor.nodes import ask, status
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
@@ -273,3 +284,45 @@ async def test_an_indexers_outage_leaves_what_needs_none(site: Site) -> None:
     await balancers_are_well(site)
     reply = await next(iter(agents.values())).post_stateful([stateful_event("id1", "fim", "create", {"n": 2})])
     assert reply.status == 200
+
+
+async def test_with_the_engines_ill_as_well_files_are_served(site: Site) -> None:
+    """No node can take anything, and each is asked all the same; once an engine is well it is sent what shows it."""
+    agents = {name: [await joined(site, name) for _ in range(2)] for name in CHECKING}
+
+    def set_engines(status: int) -> None:
+        for daemon in site.daemons:
+            daemon.engine.status = status
+
+    async def takes_nothing(daemon: Daemon) -> bool:
+        node = AgentClient(connect_from(daemon.place.port), uuid="", key="")
+        return (await node.request("GET", "/api/v1/ready/any", authorised=False)).status == 503
+
+    async def work(name: str) -> None:
+        for _ in range(6):
+            assert (await agents[name][0].get_group_file("default")).status == 200, name
+            assert await send_stateless(agents[name][0]) == 503, name
+
+    site.set_indexer(up=False)
+    site.run(partial(set_engines, 500))
+    try:
+        with trio.fail_after(30):
+            while not all([await takes_nothing(daemon) for daemon in site.daemons]):
+                await at_once(*(partial(send_stateless, agent) for both in agents.values() for agent in both))
+                await trio.sleep(0.2)
+        await trio.sleep(NOTICED)
+        await through_each(CHECKING, work)
+        site.run(partial(set_engines, 204))
+        with trio.fail_after(5):
+            for name in CHECKING:
+                while await send_stateless(agents[name][0]) != 204:  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+    finally:
+        site.run(partial(set_engines, 204))
+        site.set_indexer(up=True)
+    agent = agents[CHECKING[0]][0]
+    for daemon in site.daemons:  # each needs one that shows it, or a minute
+        node = AgentClient(connect_from(daemon.place.port), uuid=agent.uuid, key=KEY)
+        node.token = agent.token
+        assert await send_stateless(node) == 204
+    await balancers_are_well(site)
