@@ -20,6 +20,7 @@ from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
 from tests.simulation.checks.registered import ENROLLED
+from tests.simulation.forms.commands import wrong_members
 from tests.simulation.forms.events import unusable_event, written_otherwise, written_plainly
 from tests.simulation.model import IN_PROGRESS, OTHER_FAILURES, CommandLife, DocumentModel, Operation
 from tests.simulation.nodes.agent_files import FILES
@@ -347,6 +348,8 @@ class SimAgent:
         life = self.world.commands.get(document_id)
         if life is None or life.agent != self.uuid:
             raise Violation("own commands", f"{self.name} was given {document_id}")
+        if wrong := wrong_members(command):
+            raise Violation("own commands", f"{self.name} was given {document_id} with {wrong}")
         self.commands[document_id] = life
         again = self.note_received(life)
         self.groups.note_came(document_id)

@@ -13,11 +13,12 @@ import trio
 from attrs import evolve
 
 from tests.simulation.actors.keys import key_hash
+from tests.simulation.forms.commands import make_command
 from tests.simulation.model import CommandLife
 from tests.simulation.plans.faults import BACKUPS, CALLS, CLOCKS, DISK, POWER, STOPPED, SUDDEN
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
-from wazuh_comms_trio.backends.interfaces import Action, Command, Target
+from wazuh_comms_trio.backends.interfaces import Command, Target
 from wazuh_comms_trio.daemon.command_socket import HubPoster
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
@@ -56,10 +57,6 @@ OTHERS_POSTS = (
 )
 #: Seconds that a post still has when its worker dies, by which another one can take it.
 LEFT_FOR_ANOTHER = 0.5
-
-
-def _command(document_id: str, target: Target, timeout: float) -> Command:
-    return Command(document_id=document_id, target=target, action=Action("restart"), timeout=timeout)
 
 
 def begin(world: World, document_id: str, agent: SimAgent, timeout: float, *, posted: bool) -> CommandLife:
@@ -110,7 +107,7 @@ async def run_operator(world: World, until: float) -> None:
 
 async def _send(world: World, agent: SimAgent, document_id: str, seconds: float) -> None:
     life = begin(world, document_id, agent, seconds, posted=False)
-    await insist(partial(world.stores.tool.add, [_command(document_id, Target("agent", agent.uuid), seconds)]))
+    await insist(partial(world.stores.tool.add, [make_command(document_id, Target("agent", agent.uuid), seconds)]))
     life.added = trio.current_time()
     world.trace.add("operator", f"sends {document_id} to {agent.name}")
 
@@ -134,7 +131,7 @@ async def _send_to_group(world: World, parent: str, seconds: float) -> None:
         for agent in world.agents
         if world.plan.features.set_groups or "web" in agent.record.groups  # who is a member is known afterwards
     ]
-    await insist(partial(world.stores.tool.add, [_command(parent, Target("group", "web"), seconds)]))
+    await insist(partial(world.stores.tool.add, [make_command(parent, Target("group", "web"), seconds)]))
     for life in lives:
         life.added = trio.current_time()
     world.trace.add("operator", f"sends {parent} to a group")
@@ -299,7 +296,7 @@ def _serving_since(node: Node, moment: float) -> set[Process]:
 
 async def _post(world: World, document_id: str, agent: SimAgent, seconds: float, number: int) -> None:
     life = world.commands[document_id]
-    node, command = world.nodes[number], _command(document_id, Target("agent", agent.uuid), seconds)
+    node, command = world.nodes[number], make_command(document_id, Target("agent", agent.uuid), seconds)
     while trio.current_time() < life.made + seconds:
         hub = node.hub
         if node.is_up:

@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -95,7 +95,7 @@ class Disk:
         self._files: dict[int, _Content] = {}
         self._earlier: list[bytes] = []  # what files had before the power went
         self._listed: dict[Path, dict[str, int]] = {}
-        self._named: set[Path] = set()  # folders that are in their parents for good
+        self._named: set[int] = set()  # folders that are, or were, in their parents for good
         self._lost: list[Path] = []  # folders that the power cut takes away, with what is in them
         self._vfs: _LoggingVfs | None = None
 
@@ -115,7 +115,7 @@ class Disk:
         """All that is there is durable."""
         for content in self._files.values():
             content.sync()
-        self._named.update(self._folders())
+        self._named.update(folder.stat().st_ino for folder in self._folders())
         self._listed = {folder: _names_in(folder) for folder in self._folders()}
 
     def arm(self, calls: int) -> None:
@@ -136,8 +136,8 @@ class Disk:
             for name in _names_in(folder):
                 (folder / name).unlink()
         for folder in reversed(self._lost):  # those within before those around them
-            folder.rmdir()
-        self._named.difference_update(self._lost)
+            with suppress(OSError):  # whoever goes on after the cut may have moved it, or made others in it
+                folder.rmdir()
         for path, content in self.image.items():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -176,7 +176,7 @@ class Disk:
 
     def sync_names(self, folder: Path) -> None:
         self._listed[folder] = _names_in(folder)
-        self._named.update(each for each in folder.iterdir() if each.is_dir())
+        self._named.update(each.stat().st_ino for each in folder.iterdir() if each.is_dir())
 
     # --- what is left
 
@@ -188,7 +188,8 @@ class Disk:
         share = self._rng.choice([0.0, 0.5, 1.0])
         self._lost = []
         for folder in sorted(self._folders()):
-            if folder.parent in self._lost or (folder not in self._named and self._rng.random() >= share):
+            is_new = folder.stat().st_ino not in self._named  # one that was moved stays where it is
+            if folder.parent in self._lost or (is_new and self._rng.random() >= share):
                 self._lost.append(folder)
                 continue
             now, before = _names_in(folder), self._listed.get(folder, {})
